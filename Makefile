@@ -1,0 +1,46 @@
+# Family Plans. Everything runs through .venv, which the first command makes; `make help` lists all.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Named by the process id of this make, so that two of them do not stop each other.
+RUNNING := $(VENV)/running.$(shell echo $$PPID)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint schema serve lock FORCE
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile
+
+run: $(RUNNING)  ## start everything for development, with demo data: http://127.0.0.1:8000/
+
+# make deletes the file it was making when it is interrupted, also when only make gets the
+# signal: that is how the server learns of it.
+$(RUNNING): $(VENV)/installed-base FORCE
+	@exec $(BIN)/python manage.py demo_server --while-exists $@
+
+test: $(VENV)/installed-dev  ## run all tests
+	@$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-dev  ## check style, types and who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict config graphql_api plans zammad tests
+	$(BIN)/lint-imports
+	$(BIN)/bandit -q -ll -ii -r config graphql_api plans zammad
+
+schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql
+	$(BIN)/python manage.py export_schema graphql_api.schema:schema --path graphql_api/schema.graphql
+
+serve: export DEBUG = false
+serve: $(VENV)/installed-base  ## start the production server, configured by the environment
+	@exec $(BIN)/python manage.py serve
+
+lock: $(VENV)/installed-dev  ## lock the newest versions that requirements/*.in allow
+	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.11 -o requirements/base.txt requirements/base.in
+	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.11 -o requirements/dev.txt -c requirements/base.txt requirements/dev.in
+
+$(VENV)/installed-%: requirements/%.txt requirements/install.py
+	@command -v $(PYTHON) >/dev/null || { echo "Family Plans needs Python 3.11 or later: name one with make PYTHON=..."; exit 1; }
+	@$(PYTHON) requirements/install.py $(VENV) $<
+	@touch $@
