@@ -1,0 +1,294 @@
+"""Zammad's REST API: what this project asks of it, and every way in which it can fail."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final
+
+import requests
+from django.conf import settings
+from urllib3.exceptions import HTTPError
+
+from zammad.deadline import Deadline, DeadlineAdapter
+
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+# Lists have no pages (tokens, with all the expired ones) or long ones (users).
+MAX_LIST_BYTES: Final = 64 * 1024 * 1024
+READ_BYTES: Final = 64 * 1024
+# Waits before another try of what is safe to repeat, in seconds.
+BACK_OFF: Final = (0.2, 0.6)
+PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
+
+
+class ZammadError(Exception):
+    """Zammad did not do what was asked. The message is safe to log: it holds no credential."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ZammadUnreachable(ZammadError):
+    """No whole answer came in time."""
+
+
+class ZammadRefused(ZammadError):
+    """Zammad answered no; `reason` is its own message, in one line."""
+
+    def __init__(self, *, status: int, reason: str, retry_after: float = 0) -> None:
+        super().__init__(f"Zammad answered {status}: {reason or 'no reason given'}", status=status)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class ZammadUnreadable(ZammadError):
+    """Zammad answered something that is not what its API answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A personal access token as Zammad lists it: never its value."""
+
+    id: int
+    name: str
+    created_at: datetime
+
+
+class ZammadClient:
+    """Ask Zammad as the owner of one access token. Threads may share a client."""
+
+    def __init__(self, *, url: str, token: str, connect_timeout: float = 2.0, deadline: float = 8.0) -> None:
+        """Times are in seconds; `deadline` ends everything that one operation asks."""
+        self._url = url.rstrip("/")
+        self._token = token
+        self._connect_timeout = connect_timeout
+        self._deadline = deadline
+        self._session = requests.Session()
+        # The token goes to ZAMMAD_URL and nowhere else: no proxy of the environment sees it, and
+        # no .netrc replaces it.
+        self._session.trust_env = False
+        # Zammad starts a browser's session with every answer; a token needs none.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers.update(
+            {
+                "Accept": "application/json",  # without it errors come as HTML
+                "Accept-Encoding": "identity",  # so that the cap counts what arrives
+                "Authorization": f"Token token={token}",
+                "User-Agent": "family-plans",
+            }
+        )
+        self._session.mount("http://", DeadlineAdapter())
+        self._session.mount("https://", DeadlineAdapter())
+
+    def __repr__(self) -> str:
+        return f"<ZammadClient {self._url}>"
+
+    def close(self) -> None:
+        self._session.close()
+
+    def create_access_token(self, *, name: str, expires_on: date) -> str:
+        """Create a token without permissions, and return its value, which is shown this once.
+
+        It dies at the start of `expires_on`. Never retried: a lost answer left a token behind.
+
+        :raises ZammadError:
+        """
+        # Versions up to about 6.0 know a label, and answer the token as its name.
+        asked = {"name": name, "label": name, "permission": [], "expires_at": expires_on.isoformat()}
+        with Deadline(self._deadline) as deadline:
+            answer = _object(self._ask("POST", "user_access_token", deadline=deadline, json=asked))
+        for token in (answer.get("token"), answer.get("name")):
+            if isinstance(token, str) and token and token != name:
+                return token
+        raise ZammadUnreadable("Zammad's answer holds no token.", status=200)
+
+    def list_access_tokens(self) -> list[AccessToken]:
+        """List all tokens of the account, expired ones too; an item that is odd is left out.
+
+        :raises ZammadError:
+        """
+        with Deadline(self._deadline) as deadline:
+            answer = _object(self._ask("GET", "user_access_token", deadline=deadline, cap=MAX_LIST_BYTES))
+        tokens = answer.get("tokens")
+        if not isinstance(tokens, list):
+            raise ZammadUnreadable("Zammad's answer holds no list of tokens.", status=200)
+        return [token for token in map(_access_token, tokens) if token is not None]
+
+    def delete_access_token(self, token_id: int) -> bool:
+        """Delete a token; False when Zammad does not know it (any more).
+
+        :raises ZammadError:
+        """
+        try:
+            with Deadline(self._deadline) as deadline:
+                self._ask("DELETE", f"user_access_token/{int(token_id)}", deadline=deadline)
+        except ZammadRefused as refusal:
+            if refusal.status in {404, 422}:
+                return False
+            raise
+        return True
+
+    def me(self) -> dict[str, object]:
+        """Describe the owner of the token.
+
+        :raises ZammadError:
+        """
+        with Deadline(self._deadline) as deadline:
+            return _object(self._ask("GET", "users/me", deadline=deadline))
+
+    def can_list_users(self) -> bool:
+        """Tell whether the token shows other users than its owner.
+
+        Without ticket.agent and admin.user Zammad answers a list of that one record, as if there
+        were no more. A Zammad always has two: user 1 is its own.
+
+        :raises ZammadError:
+        """
+        with Deadline(self._deadline) as deadline:
+            parameters = {"page": "1", "per_page": "2"}
+            answer = self._ask("GET", "users", deadline=deadline, params=parameters)
+        return len(_list(answer)) > 1
+
+    def users(self, *, per_page: int = 500, start_page: int = 1) -> Iterator[list[object]]:
+        """Read all users by ascending id, page by page, each with a deadline of its own.
+
+        :raises ZammadError:
+        """
+        page = start_page
+        while True:
+            parameters = {"page": str(page), "per_page": str(per_page), "expand": "true"}
+            with Deadline(self._deadline) as deadline:
+                answer = self._ask("GET", "users", deadline=deadline, params=parameters, cap=MAX_LIST_BYTES)
+            users = _list(answer)
+            if users:
+                yield users
+            if len(users) < per_page:  # Zammad tells no total
+                return
+            page += 1
+
+    def _ask(
+        self, method: str, path: str, *, deadline: Deadline, cap: int = MAX_ANSWER_BYTES, **asked: Any
+    ) -> object:
+        """Ask, again where that is safe and may help, and return Zammad's answer.
+
+        :raises ZammadError:
+        """
+        if not self._url:
+            raise ZammadUnreachable("Zammad is not configured: set ZAMMAD_URL.")
+        waits = iter(() if method == "POST" else BACK_OFF)
+        while True:
+            wait = next(waits, math.inf)
+            try:
+                response, content = self._exchange(method, path, deadline=deadline, cap=cap, **asked)
+                return self._understand(response, content)
+            except ZammadUnreachable:
+                if wait >= deadline.remaining:
+                    raise
+            except ZammadRefused as refusal:
+                wait = max(wait, refusal.retry_after)
+                if refusal.status not in PASSING_STATUSES or wait >= deadline.remaining:
+                    raise
+            time.sleep(wait)
+
+    def _exchange(
+        self, method: str, path: str, *, deadline: Deadline, cap: int, **asked: Any
+    ) -> tuple[requests.Response, bytes]:
+        try:
+            with self._session.request(
+                method,
+                f"{self._url}/api/v1/{path}",
+                timeout=(self._connect_timeout, max(deadline.remaining, 0.001)),
+                allow_redirects=False,
+                stream=True,
+                **asked,
+            ) as response:
+                content = bytearray()
+                while chunk := response.raw.read1(READ_BYTES):
+                    content += chunk
+                    if len(content) > cap:
+                        raise ZammadUnreadable("Zammad's answer is too long.", status=response.status_code)
+                    deadline.check()
+            # A header block that was cut parses as an empty answer.
+            deadline.check()
+            return response, bytes(content)
+        except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
+            cause = type(error).__name__
+        # Raised out here, without its cause: requests' errors hold the request, and that the token.
+        if deadline.remaining <= 0:
+            raise ZammadUnreachable(f"Zammad did not answer in time ({cause}).")
+        raise ZammadUnreachable(f"Zammad could not be reached ({cause}).")
+
+    def _understand(self, response: requests.Response, content: bytes) -> object:
+        status = response.status_code
+        try:
+            answer: object = json.loads(content)
+        except (ValueError, RecursionError):
+            answer = None
+        if not 200 <= status < 300:
+            after = response.headers.get("Retry-After", "")
+            raise ZammadRefused(
+                status=status,
+                reason=self._reason(answer),
+                retry_after=float(after) if re.fullmatch(r"[0-9]{1,6}", after) else 0,
+            )
+        if answer is None:
+            raise ZammadUnreadable("Zammad's answer is not JSON.", status=status)
+        return answer
+
+    def _reason(self, answer: object) -> str:
+        """Return Zammad's own message in one short line, without our token in it."""
+        if not isinstance(answer, dict):
+            return ""
+        told = answer.get("error_human") or answer.get("error")
+        if not isinstance(told, str):
+            return ""
+        if self._token:
+            told = told.replace(self._token, "***")
+        line = " ".join(told.split())
+        return "".join(char for char in line if char.isprintable())[:200]
+
+
+def get_client() -> ZammadClient:
+    """Return the client that the settings describe: one for the whole process."""
+    return _client(
+        url=settings.ZAMMAD_URL,
+        token=settings.ZAMMAD_API_TOKEN,
+        connect_timeout=settings.ZAMMAD_CONNECT_TIMEOUT,
+        deadline=settings.ZAMMAD_DEADLINE,
+    )
+
+
+@lru_cache(maxsize=4)
+def _client(*, url: str, token: str, connect_timeout: float, deadline: float) -> ZammadClient:
+    return ZammadClient(url=url, token=token, connect_timeout=connect_timeout, deadline=deadline)
+
+
+def _object(answer: object) -> dict[str, object]:
+    if not isinstance(answer, dict):
+        raise ZammadUnreadable("Zammad's answer is not an object.", status=200)
+    return answer
+
+
+def _list(answer: object) -> list[object]:
+    if not isinstance(answer, list):
+        raise ZammadUnreadable("Zammad's answer is not a list.", status=200)
+    return answer
+
+
+def _access_token(item: object) -> AccessToken | None:
+    if not isinstance(item, dict) or type(item.get("id")) is not int:
+        return None
+    name = item.get("name") or item.get("label")  # the label of old versions
+    try:
+        created_at = datetime.fromisoformat(str(item.get("created_at")))
+    except ValueError:
+        return None
+    if not isinstance(name, str) or created_at.tzinfo is None:
+        return None
+    return AccessToken(id=item["id"], name=name, created_at=created_at)

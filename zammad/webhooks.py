@@ -1,0 +1,156 @@
+"""The wire format of Zammad's webhooks: bytes in, checked data out, no Django."""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+# Zammad's ids are 32-bit integers. User 1 is its system user and never a person.
+MIN_ZAMMAD_ID: Final = 2
+MAX_ZAMMAD_ID: Final = 2**31 - 1
+
+# How much of a text is kept. Zammad's columns are as long or shorter.
+TEXT_LENGTHS: Final = {
+    "email": 255,
+    "login": 255,
+    "firstname": 100,
+    "lastname": 100,
+    "phone": 100,
+    "mobile": 100,
+    "organization": 150,
+}
+
+# Zammad signs with SHA-1 in every version: app/jobs/trigger_webhook_job.rb, lib/user_agent.rb.
+SIGNATURE: Final = re.compile(r"sha1=([0-9a-f]{40})", re.ASCII)
+CLOCK_SKEW: Final = timedelta(days=1)
+
+
+class SignatureInvalid(Exception):
+    """A body does not come from whoever knows a secret; the message says what is wrong."""
+
+
+class Unusable(Exception):
+    """An authentic payload tells nothing that can be stored; the message never quotes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserData:
+    """A user as Zammad describes them, cut to what is stored."""
+
+    zammad_id: int
+    email: str
+    login: str
+    firstname: str
+    lastname: str
+    phone: str
+    mobile: str
+    organization: str
+    active: bool
+    vip: bool
+    updated_at: datetime
+
+
+def verify_signature(body: bytes, *, signature: str | None, secrets: Sequence[str]) -> None:
+    """Check that a body was signed with one of the secrets; an empty secret never counts.
+
+    :raises SignatureInvalid:
+    """
+    if signature is None:
+        raise SignatureInvalid("signature missing")
+    match = SIGNATURE.fullmatch(signature)
+    if match is None:
+        raise SignatureInvalid("signature malformed")
+    received = match[1].encode("ascii")
+    for secret in filter(None, secrets):
+        expected = hmac.new(secret.encode(), body, hashlib.sha1).hexdigest().encode("ascii")
+        if hmac.compare_digest(expected, received):
+            return
+    raise SignatureInvalid("signature wrong")
+
+
+def parse_customer(body: bytes, *, now: datetime) -> UserData:
+    """Read the customer of the ticket out of a delivery with Zammad's default payload.
+
+    :raises Unusable:
+    """
+    try:
+        payload: object = json.loads(body.decode("utf-8"))
+    # ValueError: not JSON, not UTF-8, or an integer of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise Unusable("the body is not readable JSON") from error
+    ticket = payload.get("ticket") if isinstance(payload, dict) else None
+    customer = ticket.get("customer") if isinstance(ticket, dict) else None
+    if not isinstance(customer, dict):
+        raise Unusable("the body has no ticket with a customer")
+    return parse_user(customer, now=now)
+
+
+def parse_user(record: object, *, now: datetime) -> UserData:
+    """Read one user, as webhooks and REST (with `expand=true`) describe them alike.
+
+    Strict about who it is and how new it is, for every guard hangs on these; anything else that
+    is missing or odd is empty.
+
+    :raises Unusable:
+    """
+    if not isinstance(record, dict):
+        raise Unusable("the user is not an object")
+    return UserData(
+        zammad_id=_zammad_id(record.get("id")),
+        email=_email(record.get("email")),
+        login=_text(record, "login"),
+        firstname=_text(record, "firstname"),
+        lastname=_text(record, "lastname"),
+        phone=_text(record, "phone"),
+        mobile=_text(record, "mobile"),
+        organization=_text(record, "organization"),
+        active=record.get("active") is not False,
+        vip=record.get("vip") is True,
+        updated_at=_updated_at(record.get("updated_at"), now=now),
+    )
+
+
+def _zammad_id(value: object) -> int:
+    # A bool is an int to Python.
+    if type(value) is not int or not 1 <= value <= MAX_ZAMMAD_ID:
+        raise Unusable("the user has no usable id")
+    if value < MIN_ZAMMAD_ID:
+        raise Unusable("user 1 is Zammad's own")
+    return value
+
+
+def _updated_at(value: object, *, now: datetime) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if moment is None or moment.tzinfo is None:
+            raise Unusable("the user has no usable updated_at")
+        moment = moment.astimezone(UTC)
+    # OverflowError: an offset that leads out of the years 1 to 9999.
+    except (ValueError, OverflowError) as error:
+        raise Unusable("the user has no usable updated_at") from error
+    # Taken at its word, it would keep every honest version out until then.
+    if moment > now + CLOCK_SKEW:
+        raise Unusable("updated_at is ahead of our clock")
+    return moment
+
+
+def _text(record: dict[str, object], name: str) -> str:
+    value = record.get(name)
+    return _storable(value)[: TEXT_LENGTHS[name]] if isinstance(value, str) else ""
+
+
+def _email(value: object) -> str:
+    """Return an address as Zammad and allauth write it, or nothing: half an address is another's."""
+    if not isinstance(value, str) or value != _storable(value):
+        return ""
+    email = value.strip().lower()
+    return email if len(email) <= TEXT_LENGTHS["email"] else ""
+
+
+def _storable(text: str) -> str:
+    """Drop what a database takes for no text: NUL, and surrogates without their other half."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
