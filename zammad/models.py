@@ -1,0 +1,172 @@
+"""What Zammad has told us: its users, and the deliveries that brought them."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import ClassVar, TypeVar
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import connections, models
+from django.utils import timezone
+
+from zammad.webhooks import MAX_ZAMMAD_ID, MIN_ZAMMAD_ID, TEXT_LENGTHS, UserData
+
+M = TypeVar("M", bound=models.Model)
+
+
+class UpsertQuerySet(models.QuerySet[M]):
+    def _upsert(
+        self, values: Mapping[str, object], *, conflict: str, update: Mapping[str, str], where: str = ""
+    ) -> list[M]:
+        """Insert a row or update the one it meets, in one statement, and answer the row written.
+
+        Django's own upsert takes no condition and no expression. In the SQL given, `{old}` and
+        `{new}` are the column's values and `{table}` is the row met.
+        """
+        self._for_write = True
+        connection = connections[self.db]
+        quote = connection.ops.quote_name
+        table = quote(self.model._meta.db_table)
+        fields = {field.name: field for field in self.model._meta.concrete_fields if field.name in values}
+        columns = {name: quote(str(field.column)) for name, field in fields.items()}
+        assignments = [
+            f"{columns[name]} = "
+            + sql.format(table=table, old=f"{table}.{columns[name]}", new=f"excluded.{columns[name]}")
+            for name, sql in update.items()
+        ]
+        # Names come from the models, values go as parameters.
+        statement = (
+            f"INSERT INTO {table} ({', '.join(columns.values())}) "  # noqa: S608
+            f"VALUES ({', '.join(['%s'] * len(columns))}) "
+            f"ON CONFLICT ({columns[conflict]}) DO UPDATE SET {', '.join(assignments)} "
+            f"{where.format(table=table)} RETURNING *"
+        )
+        parameters = [field.get_db_prep_save(values[name], connection) for name, field in fields.items()]
+        return list(self.raw(statement, parameters))
+
+
+class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
+    def waiting_for(self, addresses: Sequence[str]) -> "ZammadUserQuerySet":
+        """Narrow to those who may still be linked to the owner of these addresses."""
+        return self.filter(email__in=addresses, user=None, auto_link=True)
+
+    def upsert(self, data: UserData, *, now: datetime.datetime) -> "ZammadUser | None":
+        """Store a user unless a version as new is stored already: then answer None.
+
+        Either way PostgreSQL keeps the row locked until the transaction ends.
+        """
+        described = asdict(data)
+        rows = self._upsert(
+            {**described, "synced_at": now, "auto_link": True},
+            conflict="zammad_id",
+            update=dict.fromkeys([*described, "synced_at"], "{new}"),
+            where="WHERE excluded.updated_at > {table}.updated_at",
+        )
+        return rows[0] if rows else None
+
+
+class ZammadUser(models.Model):
+    """A user of Zammad, as its newest payload described them, and the person that is here."""
+
+    zammad_id = models.PositiveIntegerField(
+        "Zammad ID",
+        unique=True,
+        validators=[MinValueValidator(MIN_ZAMMAD_ID), MaxValueValidator(MAX_ZAMMAD_ID)],
+    )
+    email = models.CharField(max_length=TEXT_LENGTHS["email"], blank=True, db_index=True)
+    login = models.CharField(max_length=TEXT_LENGTHS["login"], blank=True)
+    firstname = models.CharField(max_length=TEXT_LENGTHS["firstname"], blank=True)
+    lastname = models.CharField(max_length=TEXT_LENGTHS["lastname"], blank=True)
+    phone = models.CharField(max_length=TEXT_LENGTHS["phone"], blank=True)
+    mobile = models.CharField(max_length=TEXT_LENGTHS["mobile"], blank=True)
+    organization = models.CharField(max_length=TEXT_LENGTHS["organization"], blank=True)
+    active = models.BooleanField(default=True)
+    vip = models.BooleanField("VIP", default=False)
+    updated_at = models.DateTimeField(help_text="When Zammad last changed this user.")
+    synced_at = models.DateTimeField(default=timezone.now, help_text="When we last took a newer version.")
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="zammad_user",
+        help_text="The account here that has the same address. Grants nothing.",
+    )
+    auto_link = models.BooleanField(
+        default=True,
+        help_text="Whether an equal address links this user by itself. Off once staff unlinked them.",
+    )
+
+    objects = ZammadUserQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "Zammad user"
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="zammad_user_id_in_range",
+                condition=models.Q(zammad_id__gte=MIN_ZAMMAD_ID, zammad_id__lte=MAX_ZAMMAD_ID),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        name = f"{self.firstname} {self.lastname}".strip()
+        return f"{name or self.email or self.login} (Zammad {self.zammad_id})"
+
+
+class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
+    def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
+        """Write a receipt, or count one more attempt of a delivery that has one.
+
+        It tells of the newest attempt, except that what was applied once stays APPLIED.
+        """
+        newest = (
+            "CASE WHEN {table}.outcome = 'APPLIED' AND excluded.outcome <> 'APPLIED' "
+            "THEN {old} ELSE {new} END"
+        )
+        told = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
+        values = {
+            "delivery_id": delivery.delivery_id,
+            "received_at": delivery.received_at,
+            "attempts": 1,
+            **{name: getattr(delivery, name) for name in told},
+            "zammad_user": delivery.zammad_user_id,
+        }
+        update = {"attempts": "{old} + 1", **dict.fromkeys(told, newest)}
+        return self._upsert(values, conflict="delivery_id", update=update)[0]
+
+
+class WebhookDelivery(models.Model):
+    """The receipt of one authentic delivery. The body itself is never kept."""
+
+    class Outcome(models.TextChoices):
+        APPLIED = "APPLIED"
+        STALE = "STALE"
+        IGNORED = "IGNORED"
+
+    # Null when the header was missing or odd: each such delivery is a receipt of its own.
+    delivery_id = models.UUIDField("delivery ID", null=True, blank=True, unique=True)
+    trigger = models.CharField(max_length=250, blank=True)
+    body_digest = models.CharField(max_length=64, help_text="SHA-256 of the body, in hexadecimal.")
+    received_at = models.DateTimeField(default=timezone.now)
+    attempts = models.PositiveIntegerField(default=1)
+    outcome = models.CharField(max_length=7, choices=Outcome)
+    detail = models.CharField(max_length=200, blank=True)
+    zammad_user = models.ForeignKey(
+        ZammadUser, on_delete=models.SET_NULL, null=True, blank=True, related_name="deliveries"
+    )
+
+    objects = WebhookDeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "webhook deliveries"
+        indexes: ClassVar = [models.Index(name="delivery_received_at", fields=["received_at"])]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="delivery_outcome_known",
+                condition=models.Q(outcome__in=["APPLIED", "STALE", "IGNORED"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.outcome} {self.delivery_id or 'without delivery ID'}"

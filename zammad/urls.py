@@ -1,0 +1,7 @@
+"""Where Zammad calls, below webhooks/."""
+
+from django.urls import path
+
+from zammad.views import webhook
+
+urlpatterns = [path("zammad/", webhook, name="zammad-webhook")]
