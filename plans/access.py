@@ -1,0 +1,90 @@
+"""What one viewer may see: each question is asked of the database at most once a request."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from django.contrib.auth import get_user_model
+from django.db.models import Q, QuerySet
+
+from plans.models import FamilyPlan, Membership, may_read_all_plans
+from plans.settings import PlanSettings
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from plans.models import Viewer
+
+
+class Access:
+    """The viewer's own plan first: rights are looked up only when that does not settle it."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+
+    @cached_property
+    def membership(self) -> Membership | None:
+        """The viewer's seat, if they have one."""
+        if not self.viewer.pk:
+            return None
+        return Membership.objects.select_related("family_plan").filter(user_id=self.viewer.pk).first()
+
+    @cached_property
+    def reads_all_plans(self) -> bool:
+        return may_read_all_plans(self.viewer)
+
+    @cached_property
+    def reads_zammad(self) -> bool:
+        return self.reads_all_plans and self.viewer.has_perm("zammad.view_zammaduser")
+
+    def owns(self, plan_id: int) -> bool:
+        seat = self.membership
+        return seat is not None and seat.is_owner and seat.family_plan_id == plan_id
+
+    def sees_history_of(self, plan: FamilyPlan) -> bool:
+        """Invites and events are for the owner and for staff."""
+        return self.owns(plan.pk) or self.reads_all_plans
+
+    def sees_address_of(self, person: User) -> bool:
+        """An address is for the person, for the owner of the plan they are in, and for staff."""
+        if person.pk == self.viewer.pk:
+            return True
+        seat: Membership | None = getattr(person, "membership", None)
+        return (seat is not None and self.owns(seat.family_plan_id)) or self.reads_all_plans
+
+    def sees_zammad_of(self, membership: Membership) -> bool:
+        """Zammad's data is for the person and for staff."""
+        return membership.user_id == self.viewer.pk or self.reads_zammad
+
+    def creates_own_plan(self) -> bool:
+        """Tell whether the viewer could create a plan for themselves now."""
+        return self.membership is None and (
+            PlanSettings.current().self_service_plans or self.viewer.has_perm("plans.add_familyplan")
+        )
+
+    def plan(self, plan_id: int) -> FamilyPlan | None:
+        """Find a plan: the viewer's own, or for staff any."""
+        seat = self.membership
+        if seat is not None and seat.family_plan_id == plan_id:
+            return seat.family_plan
+        return FamilyPlan.objects.filter(pk=plan_id).first() if self.reads_all_plans else None
+
+    def plans(self, *, name: str = "", owner_email: str = "") -> QuerySet[FamilyPlan]:
+        """Every plan the viewer may see, or those with a name and an owner's address."""
+        found = FamilyPlan.objects.visible_to(self.viewer).matching(name=name, owner_email=owner_email)
+        if owner_email and not self.reads_all_plans and not (self.membership and self.membership.is_owner):
+            # A member who could guess until something matches would learn the owner's address.
+            return found.none()
+        return found
+
+    def people(self) -> QuerySet[User]:
+        """Everybody the viewer may look up: themselves, who shares their plan, and for staff all."""
+        everybody: QuerySet[User] = get_user_model().objects.select_related("membership")
+        if self.reads_all_plans:
+            return everybody
+        if self.membership is None:
+            return everybody.filter(pk=self.viewer.pk or 0)
+        return everybody.filter(
+            Q(pk=self.viewer.pk) | Q(membership__family_plan=self.membership.family_plan_id)
+        )

@@ -1,0 +1,327 @@
+"""Plans, the people on them, their invites and their history: data and what one object knows."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import unicodedata
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+
+from allauth.account.models import EmailAddress
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Count, F, OuterRef, Q, Subquery, Value
+from django.db.models.functions import Coalesce, Lower
+from django.utils import timezone
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
+
+    from plans.settings import PlanSettings
+
+    Viewer: TypeAlias = User | AnonymousUser
+
+_Rows = TypeVar("_Rows", bound=models.QuerySet[Any])
+
+MAX_NAME_LENGTH = 80
+MIN_USER_LIMIT = 1
+MAX_USER_LIMIT = 100
+# They make a name read otherwise than it is written.
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def display_name(user: User) -> str:
+    """Name a person as others see them: the full name, else the address up to the @."""
+    return user.get_full_name().strip() or user.email.partition("@")[0]
+
+
+def may_read_all_plans(viewer: Viewer) -> bool:
+    return viewer.has_perm("plans.view_familyplan") or may_act_for_others(viewer)
+
+
+def may_act_for_others(viewer: Viewer) -> bool:
+    return viewer.has_perm("plans.change_familyplan")
+
+
+def verified_addresses(user: User) -> list[str]:
+    """List the addresses a person has proved to own, in lower case as allauth keeps them."""
+    return list(EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True))
+
+
+def digest_of(token: str) -> str:
+    """Return what the database keeps of an invite token, for odd strings too."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether a database could hold a text: PostgreSQL takes no NUL, and nobody a lone surrogate."""
+    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+def validate_plan_name(name: str) -> None:
+    """Refuse what a reader could not see or would take for a link.
+
+    :raises ValidationError:
+    """
+    if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or char in BIDI_CONTROLS for char in name):
+        raise ValidationError("A plan's name is one line without control characters.")
+    if "://" in name:
+        raise ValidationError("A plan's name contains no link.")
+
+
+class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
+    def visible_to(self, viewer: Viewer) -> FamilyPlanQuerySet:
+        """Narrow to the viewer's own plan, or to all for staff with the right."""
+        if may_read_all_plans(viewer):
+            return self.all()
+        return self.filter(memberships__user_id=viewer.pk or 0)
+
+    def of_zammad_user(self, zammad_user_id: int) -> FamilyPlanQuerySet:
+        """Narrow to the plan of whoever is linked to this Zammad ID."""
+        return self.filter(memberships__user__zammad_user__zammad_id=zammad_user_id)
+
+    def matching(self, *, name: str = "", owner_email: str = "") -> FamilyPlanQuerySet:
+        """Narrow to plans whose name contains a text, and whose owner has verified an address."""
+        # SQLite refuses a long pattern.
+        if len(name) > MAX_NAME_LENGTH or not (is_storable(name) and is_storable(owner_email)):
+            return self.none()
+        plans = self.filter(name__icontains=name) if name else self
+        if not owner_email:
+            return plans
+        owners = Membership.objects.filter(
+            role=Membership.Role.OWNER,
+            user__emailaddress__email=owner_email.lower(),
+            user__emailaddress__verified=True,
+        )
+        return plans.filter(pk__in=owners.values("family_plan"))
+
+    def with_seats(self, *, now: datetime.datetime) -> FamilyPlanQuerySet:
+        """Annotate `seats_taken_now`: members and open invites."""
+
+        def count(rows: models.QuerySet[Any]) -> Coalesce:
+            per_plan = rows.filter(family_plan=OuterRef("pk")).order_by().values("family_plan")
+            return Coalesce(Subquery(per_plan.annotate(count=Count("pk")).values("count")), Value(0))
+
+        return self.annotate(
+            seats_taken_now=count(Membership.objects.all()) + count(FamilyPlanInvite.objects.open(now=now))
+        )
+
+
+class FamilyPlan(models.Model):
+    """A plan that one owner shares with the people they invite."""
+
+    name = models.CharField(max_length=MAX_NAME_LENGTH, validators=[validate_plan_name])
+    user_limit = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(MIN_USER_LIMIT), MaxValueValidator(MAX_USER_LIMIT)],
+        help_text="People in this plan, including the owner. Empty: the setting USER_LIMIT.",
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    closed_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = FamilyPlanQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(name="plan_name_not_empty", condition=~Q(name="")),
+            models.CheckConstraint(
+                name="plan_user_limit_in_range",
+                condition=Q(user_limit=None)
+                | Q(user_limit__gte=MIN_USER_LIMIT, user_limit__lte=MAX_USER_LIMIT),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def limit_in_force(self, plan_settings: PlanSettings) -> int:
+        """Return how many people fit, including the owner."""
+        return self.user_limit or plan_settings.user_limit
+
+    def seats_taken(self, *, now: datetime.datetime) -> int:
+        """Count members and open invites: by the clock, so that an expired invite frees its seat."""
+        return self.memberships.count() + self.invites.open(now=now).count()
+
+    def has_owner(self, person: Viewer) -> bool:
+        return self.memberships.filter(user_id=person.pk or 0, role=Membership.Role.OWNER).exists()
+
+
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def visible_to(self, viewer: Viewer) -> MembershipQuerySet:
+        """Narrow to the members of plans the viewer may see."""
+        return self.filter(family_plan__in=FamilyPlan.objects.visible_to(viewer))
+
+    def owner_first(self) -> MembershipQuerySet:
+        return self.order_by("-role", "pk")  # OWNER sorts after MEMBER
+
+
+class Membership(models.Model):
+    """A person's seat in a plan."""
+
+    class Role(models.TextChoices):
+        OWNER = "OWNER"
+        MEMBER = "MEMBER"
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="membership")
+    family_plan = models.ForeignKey(FamilyPlan, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=6, choices=Role, default=Role.MEMBER)
+    joined_at = models.DateTimeField(default=timezone.now)
+
+    objects = MembershipQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                name="one_owner_per_plan", fields=["family_plan"], condition=Q(role="OWNER")
+            ),
+            models.CheckConstraint(name="membership_role_known", condition=Q(role__in=["OWNER", "MEMBER"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"{display_name(self.user)} ({self.role.lower()})"
+
+    @property
+    def is_owner(self) -> bool:
+        return self.role == self.Role.OWNER
+
+
+def history_visible_to(rows: _Rows, viewer: Viewer) -> _Rows:
+    """Narrow rows that belong to plans to those of a plan's owner, or to all for staff."""
+    if may_read_all_plans(viewer):
+        return rows.all()
+    return rows.filter(
+        family_plan__memberships__user_id=viewer.pk or 0,
+        family_plan__memberships__role=Membership.Role.OWNER,
+    )
+
+
+class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
+    def open(self, *, now: datetime.datetime) -> FamilyPlanInviteQuerySet:
+        """Narrow to the invites that hold a seat: unused and not expired."""
+        return self.filter(user=None, expires_at__gt=now)
+
+    def with_status(
+        self, status: FamilyPlanInvite.Status | None, *, now: datetime.datetime
+    ) -> FamilyPlanInviteQuerySet:
+        """Narrow to what the invites are at this moment; None is all of them."""
+        match status:
+            case FamilyPlanInvite.Status.OPEN:
+                return self.open(now=now)
+            case FamilyPlanInvite.Status.USED:
+                return self.exclude(user=None)
+            case FamilyPlanInvite.Status.EXPIRED:
+                return self.filter(user=None, expires_at__lte=now)
+            case _:
+                return self.all()
+
+    def visible_to(self, viewer: Viewer) -> FamilyPlanInviteQuerySet:
+        """Narrow to the invites of plans the viewer owns, or to all for staff with the right."""
+        return history_visible_to(self, viewer)
+
+
+class FamilyPlanInvite(models.Model):
+    """A seat held for whoever brings the token, until it is used or expires."""
+
+    class Status(models.TextChoices):
+        OPEN = "OPEN"
+        USED = "USED"
+        EXPIRED = "EXPIRED"
+
+    class MailStatus(models.TextChoices):
+        NONE = "NONE"
+        SENT = "SENT"
+        SKIPPED = "SKIPPED"
+        FAILED = "FAILED"
+
+    family_plan = models.ForeignKey(FamilyPlan, on_delete=models.CASCADE, related_name="invites")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    email = models.EmailField(
+        blank=True,
+        db_index=True,
+        help_text="The only address that may accept; empty: whoever has the link.",
+    )
+    # The database never learns the token: a copy of it opens no invite.
+    token_digest = models.CharField(max_length=64, unique=True, editable=False)
+    zammad_token_name = models.CharField(max_length=250, unique=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="family_plan_invite",
+        help_text="Who accepted.",
+    )
+    is_used = models.GeneratedField(
+        expression=Q(user__isnull=False),  # type: ignore[arg-type]  # as Django documents it
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
+    mail_status = models.CharField(max_length=7, choices=MailStatus, default=MailStatus.NONE)
+
+    objects = FamilyPlanInviteQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(
+                name="open_invites_of_plan", fields=["family_plan", "expires_at"], condition=Q(user=None)
+            ),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(name="invite_email_lower_case", condition=Q(email=Lower(F("email")))),
+        ]
+
+    def __str__(self) -> str:
+        return f"Invite {self.pk}"
+
+    def status(self, *, now: datetime.datetime) -> Status:
+        """Tell what the invite is at this moment; used wins over expired."""
+        if self.user_id is not None:
+            return self.Status.USED
+        return self.Status.OPEN if self.expires_at > now else self.Status.EXPIRED
+
+
+class PlanEventQuerySet(models.QuerySet["PlanEvent"]):
+    def visible_to(self, viewer: Viewer) -> PlanEventQuerySet:
+        """Narrow to the history of plans the viewer owns, or to all for staff with the right."""
+        return history_visible_to(self, viewer)
+
+
+class PlanEvent(models.Model):
+    """One line of a plan's history. Written once, never changed."""
+
+    class Kind(models.TextChoices):
+        PLAN_CREATED = "PLAN_CREATED"
+        PLAN_CLOSED = "PLAN_CLOSED"
+        INVITE_CREATED = "INVITE_CREATED"
+        INVITE_REISSUED = "INVITE_REISSUED"
+        INVITE_REVOKED = "INVITE_REVOKED"
+        INVITE_ACCEPTED = "INVITE_ACCEPTED"
+        MEMBER_DETACHED = "MEMBER_DETACHED"
+        MEMBER_LEFT = "MEMBER_LEFT"
+        OWNERSHIP_TRANSFERRED = "OWNERSHIP_TRANSFERRED"
+
+    family_plan = models.ForeignKey(FamilyPlan, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=21, choices=Kind)
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    subject = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    invite = models.ForeignKey(FamilyPlanInvite, on_delete=models.SET_NULL, null=True, related_name="events")
+    at = models.DateTimeField(default=timezone.now)
+
+    objects = PlanEventQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(name="events_of_plan_by_time", fields=["family_plan", "at"])]
+
+    def __str__(self) -> str:
+        return self.get_kind_display()

@@ -1,0 +1,74 @@
+"""The limits that staff tune in admin, read once per operation."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any, Self
+
+from constance.settings import ADDITIONAL_FIELDS, CONFIG
+from constance.utils import get_values_for_keys
+from django import forms
+from django.core.exceptions import ValidationError
+from django.core.validators import URLValidator
+
+MAX_PAGE_LENGTH = 2000  # Django redirects to nothing beyond 2048
+validate_url = URLValidator(schemes=["http", "https"])
+
+
+def validate_page(value: str) -> None:
+    """Accept a path of ours or an http(s) URL, and nothing that a browser reads otherwise.
+
+    :raises ValidationError:
+    """
+    if not value.startswith("/"):
+        validate_url(value)
+    elif value.startswith("//") or "\\" in value or " " in value:
+        raise ValidationError("Enter a path that starts with one slash, or an http(s) URL.")
+    if not value.isprintable() or len(value) > MAX_PAGE_LENGTH:
+        raise ValidationError("Enter a shorter address, without invisible characters.")
+
+
+class PageField(forms.CharField):
+    """A form field for a page to send people to."""
+
+    default_validators = [validate_page]  # noqa: RUF012  # Django's own spelling
+
+
+def clamp(name: str, value: Any) -> int:
+    """Force a number into the range that the settings form holds: code can assign any value."""
+    default, _help, kind = CONFIG[name]
+    limits = ADDITIONAL_FIELDS[kind][1]
+    number: int = value if isinstance(value, int) else default
+    clamped: int = min(max(number, limits["min_value"]), limits["max_value"])
+    return clamped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """The settings in force, as read at one moment."""
+
+    user_limit: int
+    invites_enabled: bool
+    invite_ttl: datetime.timedelta
+    invites_per_day: int
+    invite_accepted_url: str
+    self_service_plans: bool
+
+    @classmethod
+    def current(cls) -> Self:
+        """Read all settings in one query, without inserting what nobody has set."""
+        values = get_values_for_keys(list(CONFIG))
+        page = values["INVITE_ACCEPTED_URL"]
+        try:
+            validate_page(page)
+        except (ValidationError, AttributeError):
+            page = CONFIG["INVITE_ACCEPTED_URL"][0]
+        return cls(
+            user_limit=clamp("USER_LIMIT", values["USER_LIMIT"]),
+            invites_enabled=bool(values["INVITES_ENABLED"]),
+            invite_ttl=datetime.timedelta(hours=clamp("INVITE_TTL_HOURS", values["INVITE_TTL_HOURS"])),
+            invites_per_day=clamp("INVITES_PER_DAY", values["INVITES_PER_DAY"]),
+            invite_accepted_url=page,
+            self_service_plans=bool(values["SELF_SERVICE_PLANS"]),
+        )
