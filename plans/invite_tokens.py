@@ -1,0 +1,86 @@
+"""Invite tokens and the Zammad tokens behind them: derive one, remove those nobody needs."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import logging
+import re
+import uuid
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+
+from plans.models import FamilyPlanInvite
+from plans.outside import TooManyWaiting, outside_world
+from plans.rules import DAY, InviteTokenUnavailable
+from zammad.client import ZammadError, get_client
+
+logger = logging.getLogger(__name__)
+
+# Whoever creates an invite asks Zammad first and writes afterwards: a young token may be theirs.
+GRACE = datetime.timedelta(hours=1)
+
+
+def fetch_invite_token(*, expires_at: datetime.datetime) -> tuple[str, str]:
+    """Ask Zammad for a token, and return its name with the invite token derived from it.
+
+    The raw token authenticates as its owner in Zammad, so it ends here; the derivation
+    cannot be reversed.
+
+    :raises InviteTokenUnavailable:
+    """
+    name = f"{settings.ZAMMAD_TOKEN_PREFIX}-{uuid.uuid4()}"
+    # Zammad's token dies at the start of its day, in a time zone of Zammad's choice: two days
+    # later is after our expiry in every zone.
+    expires_on = expires_at.date() + 2 * DAY
+    try:
+        with outside_world():
+            zammad_token = get_client().create_access_token(name=name, expires_on=expires_on)
+    except (ZammadError, TooManyWaiting) as error:
+        logger.warning("Zammad gave no invite token: %s", error)
+        raise InviteTokenUnavailable from error
+    mac = salted_hmac("plans.invite", f"{name}:{zammad_token}", algorithm="sha256")
+    return name, base64.urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """What became of our account's tokens in Zammad."""
+
+    needed: int
+    young: int
+    deleted: int
+    foreign: int
+
+
+def reconcile_invites(*, dry_run: bool = False) -> Reconciliation:
+    """Delete the tokens in Zammad that we made and that no open invite needs any more.
+
+    The invites are read before the list, so that a token is never taken for unneeded because
+    its invite was written in between. Tokens of other names are never touched.
+
+    :raises ZammadError:
+    """
+    now = timezone.now()
+    ours = re.compile(re.escape(settings.ZAMMAD_TOKEN_PREFIX) + r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+    open_names = set(
+        FamilyPlanInvite.objects.open(now=now).values_list("zammad_token_name", flat=True).iterator()
+    )
+    client = get_client()
+    needed = young = deleted = foreign = 0
+    for token in client.list_access_tokens():
+        if not ours.fullmatch(token.name):
+            foreign += 1
+        elif token.name in open_names:
+            needed += 1
+        elif token.created_at > now - GRACE:
+            young += 1
+        else:
+            # Gone already counts as well: somebody else was as tidy.
+            if not dry_run:
+                client.delete_access_token(token.id)
+            deleted += 1
+    return Reconciliation(needed=needed, young=young, deleted=deleted, foreign=foreign)

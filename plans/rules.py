@@ -1,0 +1,320 @@
+"""What plans allow: the look-ups scoped to who asks, the rules, and the refusals they raise."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+from allauth.account.models import EmailAddress
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.utils.translation import gettext_lazy as _
+from email_validator import EmailNotValidError, validate_email
+
+from plans.models import (
+    FamilyPlan,
+    FamilyPlanInvite,
+    Membership,
+    PlanEvent,
+    digest_of,
+    may_act_for_others,
+    verified_addresses,
+)
+from plans.settings import PlanSettings
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from django.utils.functional import _StrPromise
+
+    from plans.models import Viewer
+
+DAY = datetime.timedelta(days=1)
+
+
+class Refusal(ValidationError):
+    """A rule of plans says no: the message is safe to show, the code is stable."""
+
+    code: str
+    text: _StrPromise
+
+    def __init__(self) -> None:
+        super().__init__(str(self.text), code=self.code)
+
+
+class NotAuthenticated(PermissionDenied):
+    code = "NOT_AUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__(_("Sign in first."))
+
+
+class NotPermitted(PermissionDenied):
+    code = "PERMISSION_DENIED"
+
+    def __init__(self) -> None:
+        super().__init__(_("You may not do this."))
+
+
+class InvalidInput(ValidationError):
+    """A value is not what its field takes."""
+
+    def __init__(self, field: str, error: ValidationError) -> None:
+        messages = [ValidationError(message, code="INVALID_INPUT") for message in error.messages]
+        super().__init__({field: messages})
+
+
+class PlanNotFound(Refusal):
+    code = "PLAN_NOT_FOUND"
+    text = _("There is no such plan.")
+
+
+class PlanFull(Refusal):
+    code = "PLAN_FULL"
+    text = _("Every seat of this plan is taken.")
+
+
+class PlanClosed(Refusal):
+    code = "PLAN_CLOSED"
+    text = _("This plan is closed.")
+
+
+class PlanNotEmpty(Refusal):
+    code = "PLAN_NOT_EMPTY"
+    text = _("This plan still has members.")
+
+
+class UserNotFound(Refusal):
+    code = "USER_NOT_FOUND"
+    text = _("Nobody here has verified this address.")
+
+
+class InvitesPaused(Refusal):
+    code = "INVITES_PAUSED"
+    text = _("Invites are paused at the moment.")
+
+
+class InviteTokenUnavailable(Refusal):
+    code = "INVITE_TOKEN_UNAVAILABLE"
+    text = _("The invite could not be made just now. Try again in a moment.")
+
+
+class InviteLimitReached(Refusal):
+    code = "INVITE_LIMIT_REACHED"
+    text = _("This plan has made all its invites for today.")
+
+
+class InviteNotFound(Refusal):
+    code = "INVITE_NOT_FOUND"
+    text = _("There is no such invite.")
+
+
+class InviteExpired(Refusal):
+    code = "INVITE_EXPIRED"
+    text = _("This invite has expired. Ask for a new one.")
+
+
+class InviteAlreadyUsed(Refusal):
+    code = "INVITE_ALREADY_USED"
+    text = _("This invite has been used.")
+
+
+class InviteEmailMismatch(Refusal):
+    code = "INVITE_EMAIL_MISMATCH"
+    text = _("This invite is for another address. Sign in with that one, or verify it.")
+
+
+class AlreadyInPlan(Refusal):
+    code = "ALREADY_IN_PLAN"
+    text = _("This person is in a plan already.")
+
+
+class AlreadyInvited(Refusal):
+    code = "ALREADY_INVITED"
+    text = _("This address has an open invite to this plan.")
+
+
+class MembershipNotFound(Refusal):
+    code = "MEMBERSHIP_NOT_FOUND"
+    text = _("There is no such member.")
+
+
+class OwnerCannotBeDetached(Refusal):
+    code = "OWNER_CANNOT_BE_DETACHED"
+    text = _("The owner cannot be detached. Transfer the ownership or close the plan.")
+
+
+# --- Who may be looked up ---------------------------------------------------------------
+
+
+def signed_in(actor: Viewer) -> User:
+    """Narrow the viewer to a person.
+
+    :raises NotAuthenticated:
+    """
+    if not actor.is_authenticated:
+        raise NotAuthenticated
+    return actor
+
+
+def normal_address(email: str, *, field: str) -> str:
+    """Return an address in the form we compare; an empty one stays empty.
+
+    :raises InvalidInput:
+    """
+    if not email.strip():
+        return ""
+    try:
+        address = validate_email(email.strip(), check_deliverability=False).normalized.lower()
+    except (EmailNotValidError, UnicodeError) as error:
+        raise InvalidInput(field, ValidationError(_("Enter a valid e-mail address."))) from error
+    return address
+
+
+def spellings(address: str) -> set[str]:
+    """List the ways in which an account may hold an address that `normal_address` returned.
+
+    Some browsers send an international domain in letters, others in IDNA's ASCII.
+    """
+    parts = validate_email(address, check_deliverability=False)
+    return {address, f"{parts.local_part}@{parts.ascii_domain}".lower()}
+
+
+def owns_address(person: User, address: str) -> bool:
+    """Tell whether a person has verified an address that `normal_address` returned."""
+    return not spellings(address).isdisjoint(verified_addresses(person))
+
+
+def owner_of_address(address: str) -> User:
+    """Find the active person who has verified an address.
+
+    :raises UserNotFound:
+    """
+    found = EmailAddress.objects.filter(email__in=spellings(address), verified=True, user__is_active=True)
+    email_address = found.select_related("user").first()
+    if email_address is None:
+        raise UserNotFound
+    owner: User = email_address.user
+    return owner
+
+
+def invite_of_token(token: str, *, lock: bool = False) -> FamilyPlanInvite:
+    """Find the invite that a token opens, whoever holds it.
+
+    :raises InviteNotFound:
+    """
+    invites = FamilyPlanInvite.objects.filter(token_digest=digest_of(token))
+    invites = invites.select_for_update() if lock else invites.select_related("family_plan")
+    invite = invites.first()
+    if invite is None:
+        raise InviteNotFound
+    return invite
+
+
+def visible_plan(person: User, plan_id: int) -> FamilyPlan:
+    """Find a plan among those the person may see.
+
+    :raises PlanNotFound:
+    """
+    plan = FamilyPlan.objects.visible_to(person).filter(pk=plan_id).first()
+    if plan is None:
+        raise PlanNotFound
+    return plan
+
+
+def visible_invite(person: User, invite_id: int, *, lock: bool = False) -> FamilyPlanInvite:
+    """Find an invite among those the person may see.
+
+    :raises InviteNotFound:
+    """
+    invites = FamilyPlanInvite.objects.visible_to(person)
+    invites = invites.select_for_update(of=["self"]) if lock else invites.select_related("family_plan")
+    invite = invites.filter(pk=invite_id).first()
+    if invite is None:
+        raise InviteNotFound
+    return invite
+
+
+def visible_membership(person: User, membership_id: int) -> Membership:
+    """Find a membership among those the person may see.
+
+    :raises MembershipNotFound:
+    """
+    memberships = Membership.objects.visible_to(person).select_related("user")
+    membership = memberships.filter(pk=membership_id).first()
+    if membership is None:
+        raise MembershipNotFound
+    return membership
+
+
+# --- What is allowed -------------------------------------------------------------------
+
+
+def check_manages(person: User, plan: FamilyPlan) -> None:
+    """Hold that a person owns a plan or may act for others.
+
+    :raises NotPermitted:
+    """
+    if not plan.has_owner(person) and not may_act_for_others(person):
+        raise NotPermitted
+
+
+def check_invitable(
+    invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings: PlanSettings, now: datetime.datetime
+) -> None:
+    """Hold that a new or known invite may be sent out now. Its own seat counts only once.
+
+    :raises InviteAlreadyUsed:
+    :raises PlanClosed:
+    :raises InvitesPaused:
+    :raises AlreadyInPlan:
+    :raises AlreadyInvited:
+    :raises PlanFull:
+    :raises InviteLimitReached:
+    """
+    if invite.user_id is not None:
+        raise InviteAlreadyUsed
+    if plan.closed_at:
+        raise PlanClosed
+    if not plan_settings.invites_enabled:
+        raise InvitesPaused
+    others = plan.invites.open(now=now).exclude(pk=invite.pk)
+    if invite.email:
+        # This plan only: whether an address has an account or a plan elsewhere is nobody's business.
+        members = plan.memberships.filter(
+            user__emailaddress__email__in=spellings(invite.email), user__emailaddress__verified=True
+        )
+        if members.exists():
+            raise AlreadyInPlan
+        if others.filter(email=invite.email).exists():
+            raise AlreadyInvited
+    if plan.memberships.count() + others.count() >= plan.limit_in_force(plan_settings):
+        raise PlanFull
+    issuing = [PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED]
+    issued = plan.events.filter(kind__in=issuing, at__gt=now - DAY)
+    if issued.count() >= plan_settings.invites_per_day:
+        raise InviteLimitReached
+
+
+def check_acceptable(
+    invite: FamilyPlanInvite, *, person: User, plan: FamilyPlan, now: datetime.datetime
+) -> None:
+    """Hold that a person may take the invite's seat now, or has taken it before.
+
+    :raises InviteAlreadyUsed:
+    :raises InviteExpired:
+    :raises InviteEmailMismatch:
+    :raises AlreadyInPlan:
+    :raises PlanFull:
+    """
+    if invite.user_id == person.pk:
+        return
+    match invite.status(now=now):
+        case FamilyPlanInvite.Status.USED:
+            raise InviteAlreadyUsed
+        case FamilyPlanInvite.Status.EXPIRED:
+            raise InviteExpired
+    if invite.email and not owns_address(person, invite.email):
+        raise InviteEmailMismatch
+    if Membership.objects.filter(user=person).exists():
+        raise AlreadyInPlan
+    if plan.memberships.count() >= plan.limit_in_force(PlanSettings.current()):
+        raise PlanFull
