@@ -1,0 +1,66 @@
+"""The pages behind an invite link. Only their POST accepts: scanners and prefetch change nothing."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+from django.views.generic import View
+
+from plans.models import FamilyPlanInvite
+from plans.rules import InviteExpired, InviteNotFound, Refusal
+from plans.services import accept_invite, preview_invite
+from plans.settings import PlanSettings
+
+
+def status_of(refusal: Refusal) -> HTTPStatus:
+    match refusal:
+        case InviteNotFound():
+            return HTTPStatus.NOT_FOUND
+        case InviteExpired():
+            return HTTPStatus.GONE
+        case _:
+            return HTTPStatus.CONFLICT
+
+
+def refused(request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    return render(request, "plans/invite_refused.html", {"refusal": refusal}, status=status_of(refusal))
+
+
+# no-store: the page's address is the token.
+@method_decorator(never_cache, name="dispatch")
+class InviteView(LoginRequiredMixin, View):
+    """Show what an invite leads to, and accept it when the button is pressed."""
+
+    http_method_names = ["get", "head", "post"]  # noqa: RUF012  # Django's own spelling
+
+    def get(self, request: HttpRequest, token: str) -> HttpResponse:
+        try:
+            preview = preview_invite(actor=request.user, token=token)
+        except Refusal as refusal:
+            return refused(request, refusal)
+        if preview.refusal:
+            return refused(request, preview.refusal)
+        if preview.status == FamilyPlanInvite.Status.USED:
+            return redirect(PlanSettings.current().invite_accepted_url)
+        return render(request, "plans/invite.html", {"preview": preview})
+
+    def post(self, request: HttpRequest, token: str) -> HttpResponse:
+        try:
+            accept_invite(actor=request.user, token=token)
+        except Refusal as refusal:
+            return refused(request, refusal)
+        return redirect(PlanSettings.current().invite_accepted_url)
+
+
+@require_safe
+@never_cache
+def accepted(request: HttpRequest) -> HttpResponse:
+    """Confirm in which plan one is: where an accepted invite leads unless staff chose a page."""
+    membership = getattr(request.user, "membership", None)
+    return render(request, "plans/invite_accepted.html", {"membership": membership})
