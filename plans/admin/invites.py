@@ -1,0 +1,79 @@
+"""The admin's pages of invites."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from plans import services
+from plans.admin.journeys import CHANGE_PLAN, Journey, OfPlanAdmin, is_id
+from plans.models import (
+    FamilyPlanInvite,
+    FamilyPlanInviteQuerySet,
+)
+
+
+class StatusFilter(admin.SimpleListFilter):
+    title = parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return FamilyPlanInvite.Status.choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        invites: FamilyPlanInviteQuerySet = queryset  # type: ignore[assignment]
+        status = {str(status): status for status in FamilyPlanInvite.Status}.get(self.value() or "")
+        return invites.with_status(status, now=timezone.now())
+
+
+@admin.register(FamilyPlanInvite)
+class FamilyPlanInviteAdmin(OfPlanAdmin):
+    list_display = ("id", "family_plan", "email", "status", "expires_at", "created_by", "mail_status")
+    list_filter = (StatusFilter,)
+    search_fields = ("email",)
+    search_help_text = "An invite's ID, or the start of its address."
+    fields = (
+        "family_plan",
+        "email",
+        "status",
+        "created_at",
+        "created_by",
+        "expires_at",
+        "user",
+        "mail_status",
+        "zammad_token_name",
+    )
+    readonly_fields = ("status",)
+    journeys = (
+        Journey(
+            name="reissue",
+            title="Reissue",
+            explanation="A new link replaces the old one, which is dead. It is shown once, on the next page.",
+            right=CHANGE_PLAN,
+            offered=lambda invite: invite.user_id is None and invite.family_plan.closed_at is None,
+            call=lambda actor, invite: services.reissue_invite(actor=actor, invite_id=invite.pk),
+            done="Reissued invite {obj.pk}.",
+        ),
+        Journey(
+            name="revoke",
+            title="Revoke",
+            explanation="The link is dead and the seat is free again.",
+            right=CHANGE_PLAN,
+            offered=lambda invite: invite.status(now=timezone.now()) == FamilyPlanInvite.Status.OPEN,
+            call=lambda actor, invite: services.revoke_invite(actor=actor, invite_id=invite.pk),
+            done="Revoked invite {obj.pk}.",
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlanInvite]:
+        return super().get_queryset(request).select_related("family_plan", "created_by", "user")
+
+    def find(self, rows: QuerySet[Any], term: str) -> QuerySet[FamilyPlanInvite]:
+        return rows.filter(pk=int(term)) if is_id(term) else rows.filter(email__startswith=term.lower())
+
+    @admin.display
+    def status(self, invite: FamilyPlanInvite) -> str:
+        return invite.status(now=timezone.now()).label

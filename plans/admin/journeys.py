@@ -1,0 +1,206 @@
+"""Pages of the admin that call one service each, and the only way admin changes a seat.
+
+A journey has an address of its own: Django wraps its change form in a transaction, and our
+services must not run in one, for they may talk to Zammad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from plans.models import is_storable, may_read_all_plans
+from plans.services import IssuedInvite
+from zammad.admin import ShallowPaginator
+
+CHANGE_PLAN = "plans.change_familyplan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journey:
+    """One service that staff may call for a row: how it is offered, called and told.
+
+    `call` takes the actor, the row and the form's values by name; `done` is formatted with
+    the row as `obj` and the service's answer as `result`.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    right: str
+    offered: Callable[[Any], bool]
+    call: Callable[..., object]
+    done: str
+    form: type[forms.Form] = forms.Form
+
+
+def attempt(request: HttpRequest, form: forms.Form, service: Callable[..., object]) -> object | None:
+    """Call a service with what a valid form holds; on a refusal show the reason and answer None."""
+    if not form.is_valid():
+        return None
+    try:
+        return service(**form.cleaned_data)
+    except PermissionDenied as refusal:
+        messages.error(request, str(refusal))
+    except ValidationError as refusal:
+        if hasattr(refusal, "error_dict"):
+            form.add_error(None, refusal)
+        else:
+            messages.error(request, " ".join(refusal.messages))
+    return None
+
+
+class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only to type checkers
+    """Show rows to be read, and change them only through journeys."""
+
+    journeys: tuple[Journey, ...] = ()
+
+    actions = None
+    change_form_template = "admin/plans/change_form.html"
+    list_per_page = 50
+    ordering = ("-pk",)
+    # The tables grow for ever: nothing counts, sorts or sums up all of them.
+    paginator = ShallowPaginator
+    show_facets = admin.ShowFacets.NEVER
+    show_full_result_count = False
+    sortable_by = ()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_urls(self) -> list[URLPattern]:
+        ours = [
+            path(
+                f"<path:object_id>/{journey.name}/",
+                self.admin_site.admin_view(self.journey_view),
+                {"journey": journey},
+                name=f"{self.opts.app_label}_{self.opts.model_name}_{journey.name}",
+            )
+            for journey in self.journeys
+        ]
+        return ours + super().get_urls()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        return self.find(queryset, term) if is_storable(term) else queryset.none(), False
+
+    def find(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+        """Narrow to what a term names, by index: Django's own search would read the whole table."""
+        return rows
+
+    def subject_of(self, obj: Any) -> Any:
+        """Return the row whose page one comes back to, and whose history tells of the journey."""
+        return obj
+
+    def links_of(self, request: HttpRequest, obj: models.Model) -> list[tuple[str, str]]:
+        """List address and title of the journeys that this person may start for a row now."""
+        prefix = f"admin:{self.opts.app_label}_{self.opts.model_name}_"
+        return [
+            (reverse(prefix + journey.name, args=[quote(obj.pk)]), journey.title)
+            for journey in self.journeys
+            if request.user.has_perm(journey.right) and journey.offered(obj)
+        ]
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        context |= {"journeys": self.links_of(request, obj), "show_save_and_add_another": False}
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def journey_view(self, request: HttpRequest, object_id: str, journey: Journey) -> HttpResponse:
+        """Ask for what the service needs, then call it."""
+        if not request.user.has_perm(journey.right):
+            raise PermissionDenied
+        obj = self.get_object(request, unquote(object_id))
+        if obj is None:
+            self.message_user(request, f"There is no such {self.opts.verbose_name}.", messages.WARNING)
+            return redirect("admin:index")
+        subject = self.subject_of(obj)
+        back = page_of(subject)
+        form = journey.form(request.POST if request.method == "POST" else None)
+        result = attempt(request, form, lambda **values: journey.call(request.user, obj, **values))
+        if result is None:
+            return self.form_page(
+                request,
+                form,
+                title=journey.title,
+                subtitle=str(obj),
+                explanation=journey.explanation,
+                subject=subject,
+                back=back,
+            )
+        told = journey.done.format(obj=obj, result=result)
+        self.log_change(request, subject, told)
+        if isinstance(result, IssuedInvite):
+            # The link is on this answer and nowhere else: a message would be kept in the session.
+            return self.page(
+                request, "issued", title="Invite link", told=told, issued=result, subject=subject, back=back
+            )
+        self.message_user(request, told, messages.SUCCESS)
+        return redirect(back)
+
+    def form_page(self, request: HttpRequest, form: forms.Form, **context: Any) -> TemplateResponse:
+        """Show a form as the admin shows its own."""
+        fieldsets = [(None, {"fields": list(form.fields)})] if form.fields else []
+        adminform = helpers.AdminForm(form, fieldsets, {}, model_admin=self)  # type: ignore[arg-type]
+        media = self.media + form.media
+        return self.page(request, "journey", form=form, adminform=adminform, media=media, **context)
+
+    def page(self, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
+        subject = context.get("subject")
+        request.current_app = self.admin_site.name
+        return TemplateResponse(
+            request,
+            f"admin/plans/{template}.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": subject._meta if subject else self.opts,
+                **context,
+            },
+        )
+
+
+class OfPlanAdmin(JourneyAdmin):
+    """Rows that belong to a plan: who may read plans may read them."""
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may_read_all_plans(request.user)
+
+
+def page_of(obj: models.Model) -> str:
+    """Return the address of a row's page in the admin."""
+    return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[quote(obj.pk)])
+
+
+def is_id(term: str) -> bool:
+    """Tell whether a search term can be an id; a longer number is none in any database."""
+    return term.isdecimal() and len(term) < 19

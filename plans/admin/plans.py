@@ -1,0 +1,318 @@
+"""The admin's pages of plans and their members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminEmailInputWidget, AdminTextInputWidget
+from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.db.models import Prefetch, Q, QuerySet, Value
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from plans import services
+from plans.admin.journeys import CHANGE_PLAN, Journey, JourneyAdmin, OfPlanAdmin, attempt, is_id, page_of
+from plans.models import (
+    FamilyPlan,
+    FamilyPlanInvite,
+    FamilyPlanQuerySet,
+    Membership,
+    PlanEvent,
+    display_name,
+    may_read_all_plans,
+)
+from plans.settings import PlanSettings
+
+SHOWN = 100  # rows of each kind on a plan's page: as many as it can have members
+
+
+def described(user: Any) -> str:
+    """Name a person to staff, who may see the address."""
+    return f"{display_name(user)} ({user.email})" if user else "-"
+
+
+# --- What a journey asks for -----------------------------------------------------------
+
+
+class PlanForm(forms.Form):
+    name = forms.CharField(widget=AdminTextInputWidget)
+    owner_email = forms.CharField(
+        label="Owner's address",
+        widget=AdminEmailInputWidget,
+        help_text="Of a person who has verified it here, and who is in no plan.",
+    )
+
+
+class InviteForm(forms.Form):
+    email = forms.CharField(
+        label="Address",
+        required=False,
+        widget=AdminEmailInputWidget,
+        help_text="The invite is mailed to it, and nobody else may accept. Empty: whoever has the link.",
+    )
+
+
+# --- Rows on a plan's page -------------------------------------------------------------
+
+
+class NewestFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """Show the first rows of a table, and read nothing of what a browser posts about them."""
+
+    def __init__(self, data: object = None, files: object = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.new_objects, self.changed_objects, self.deleted_objects = [], [], []
+
+    def get_queryset(self) -> Any:
+        if not hasattr(self, "_queryset"):
+            self._queryset = super().get_queryset()[:SHOWN]
+        return self._queryset
+
+    def is_valid(self) -> bool:
+        return True
+
+    def save(self, commit: bool = True) -> list[Any]:
+        return []
+
+
+class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
+    """A read-only table on a plan's page."""
+
+    formset = NewestFormSet
+    template = "admin/plans/rows.html"
+    extra = max_num = 0
+    ordering = ("-pk",)
+    request: HttpRequest
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        self.request = request  # Django makes inlines anew for each request
+        return super().get_queryset(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fields
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may_read_all_plans(request.user)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.display(description="what to do")
+    def links(self, row: models.Model) -> SafeString:
+        links = self.admin_site.get_model_admin(type(row)).links_of(self.request, row)  # type: ignore[attr-defined]
+        return format_html_join(" | ", '<a href="{}">{}</a>', links)
+
+
+class MembersInline(RowsInline):
+    model = Membership
+    verbose_name_plural = "members"
+    fields = ("person", "role", "joined_at", "links")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        members: Any = super().get_queryset(request)
+        return members.owner_first().select_related("user")  # type: ignore[no-any-return]
+
+    @admin.display
+    def person(self, membership: Membership) -> str:
+        return described(membership.user)
+
+
+class InvitesInline(RowsInline):
+    model = FamilyPlanInvite
+    verbose_name_plural = f"invites, the newest {SHOWN}"
+    fields = ("invite", "email", "status", "expires_at", "accepted_by", "mail_status", "links")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlanInvite]:
+        return super().get_queryset(request).select_related("family_plan", "user")
+
+    @admin.display
+    def invite(self, invite: FamilyPlanInvite) -> SafeString:
+        return format_html_join("", '<a href="{}">{}</a>', [(page_of(invite), invite)])
+
+    @admin.display
+    def status(self, invite: FamilyPlanInvite) -> str:
+        return invite.status(now=timezone.now()).label
+
+    @admin.display
+    def accepted_by(self, invite: FamilyPlanInvite) -> str:
+        return described(invite.user)
+
+
+class EventsInline(RowsInline):
+    model = PlanEvent
+    verbose_name_plural = f"history, the newest {SHOWN}"
+    fields = ("at", "kind", "by", "about", "invite")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PlanEvent]:
+        return super().get_queryset(request).select_related("actor", "subject", "invite")
+
+    @admin.display
+    def by(self, event: PlanEvent) -> str:
+        return described(event.actor)
+
+    @admin.display
+    def about(self, event: PlanEvent) -> str:
+        return described(event.subject)
+
+
+# --- Pages -----------------------------------------------------------------------------
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("open", "Open"), ("closed", "Closed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "open":
+                return queryset.filter(closed_at=None)
+            case "closed":
+                return queryset.exclude(closed_at=None)
+            case _:
+                return queryset
+
+
+@admin.register(FamilyPlan)
+class FamilyPlanAdmin(JourneyAdmin):
+    """Plans. Only their name and limit are edited as fields."""
+
+    list_display = ("name", "owner", "seats", "created_at", "closed_at")
+    list_filter = (StateFilter,)
+    search_fields = ("name",)
+    search_help_text = "The start of a name, a plan's ID, or the address of its owner in full."
+    fields = ("name", "user_limit", "owner", "seats", "created_at", "closed_at")
+    readonly_fields = ("owner", "seats", "created_at", "closed_at")
+    inlines = (MembersInline, InvitesInline, EventsInline)
+    journeys = (
+        Journey(
+            name="invite",
+            title="Invite",
+            explanation="The invite holds a seat until it expires. Its link is shown once, on the next page.",
+            right=CHANGE_PLAN,
+            offered=lambda plan: plan.closed_at is None,
+            form=InviteForm,
+            call=lambda actor, plan, email: services.create_invite(actor=actor, plan_id=plan.pk, email=email),
+            done="Made invite {result.invite.pk}.",
+        ),
+        Journey(
+            name="close",
+            title="Close plan",
+            explanation=(
+                "The owner's membership ends and open invites expire. The plan and its history stay to be "
+                "read here; it cannot be opened again."
+            ),
+            right=CHANGE_PLAN,
+            offered=lambda plan: plan.closed_at is None,
+            call=lambda actor, plan: services.close_plan(actor=actor, plan_id=plan.pk),
+            done="Closed the plan.",
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("plans.add_familyplan")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(CHANGE_PLAN)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlan]:
+        owners = Membership.objects.filter(role=Membership.Role.OWNER).select_related("user")
+        plans: FamilyPlanQuerySet = super().get_queryset(request)  # type: ignore[assignment]
+        return (
+            plans.with_seats(now=timezone.now())
+            .annotate(limit_now=Coalesce("user_limit", Value(PlanSettings.current().user_limit)))
+            .prefetch_related(Prefetch("memberships", queryset=owners, to_attr="owners"))
+        )
+
+    def find(self, rows: QuerySet[Any], term: str) -> QuerySet[FamilyPlan]:
+        plans: FamilyPlanQuerySet = rows  # type: ignore[assignment]
+        if "@" in term:
+            return plans.matching(owner_email=term)
+        named = Q(name__istartswith=term)
+        return plans.filter(named | Q(pk=int(term)) if is_id(term) else named)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Create a plan for a person: Django's own page would do it in a transaction, without an owner."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = PlanForm(request.POST if request.method == "POST" else None)
+        plan = attempt(request, form, lambda **values: services.create_plan(actor=request.user, **values))
+        if not isinstance(plan, FamilyPlan):
+            return self.form_page(
+                request,
+                form,
+                title="Create a plan",
+                explanation="",
+                back=reverse("admin:plans_familyplan_changelist"),
+            )
+        self.log_addition(request, plan, [{"added": {}}])
+        self.message_user(request, f"Created {plan}.", messages.SUCCESS)
+        return redirect(page_of(plan))
+
+    def save_model(self, request: HttpRequest, obj: FamilyPlan, form: Any, change: bool) -> None:
+        # Only what was edited: a plan that is closed at this moment stays closed.
+        obj.save(update_fields=form.changed_data)
+
+    @admin.display
+    def owner(self, plan: FamilyPlan) -> str:
+        owners: list[Membership] = plan.owners  # type: ignore[attr-defined]
+        return described(owners[0].user if owners else None)
+
+    @admin.display(description="seats taken")
+    def seats(self, plan: FamilyPlan) -> str:
+        return f"{plan.seats_taken_now} of {plan.limit_now}"  # type: ignore[attr-defined]
+
+
+@admin.register(Membership)
+class MembershipAdmin(OfPlanAdmin):
+    """Members have no list of their own: they stand on their plan's page."""
+
+    list_display = ("user", "family_plan", "role", "joined_at")
+    fields = ("user", "family_plan", "role", "joined_at")
+    journeys = (
+        Journey(
+            name="detach",
+            title="Detach",
+            explanation="The seat is free again. The invite this person came by expires and can be reissued.",
+            right=CHANGE_PLAN,
+            offered=lambda membership: not membership.is_owner,
+            call=lambda actor, membership: services.detach_member(actor=actor, membership_id=membership.pk),
+            done="Detached {obj}.",
+        ),
+        Journey(
+            name="transfer",
+            title="Make owner",
+            explanation="This person becomes the plan's owner; the owner of now becomes a member.",
+            right=CHANGE_PLAN,
+            offered=lambda membership: not membership.is_owner,
+            call=lambda actor, membership: services.transfer_ownership(
+                actor=actor, membership_id=membership.pk
+            ),
+            done="Made {obj} the owner.",
+        ),
+    )
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}  # no entry in the menu
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).select_related("user", "family_plan")
+
+    def subject_of(self, obj: Membership) -> FamilyPlan:
+        return obj.family_plan

@@ -1,0 +1,87 @@
+"""The settings that staff tune: constance's page, under Plans, with a history that tells values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from constance.admin import Config, ConstanceAdmin
+from constance.forms import ConstanceForm
+from constance.utils import get_values
+from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+
+class SettingsForm(ConstanceForm):  # type: ignore[misc]  # constance has no types
+    def save(self) -> list[str]:
+        """Save what was changed, and list each change with its old and new value."""
+        old = get_values()
+        names: list[str] = super().save()
+        return [f"{name}: {old[name]} -> {self.cleaned_data[name]}" for name in names]
+
+
+class FamilyPlanSettings:
+    """What the admin needs to know of a page that has no model."""
+
+    class Meta(Config.Meta):  # type: ignore[misc]
+        app_label = "plans"
+        verbose_name = verbose_name_plural = "family plan settings"
+
+    _meta = Meta()
+
+
+class SettingsAdmin(ConstanceAdmin):  # type: ignore[misc]
+    change_list_form = SettingsForm
+    change_list_template = "admin/plans/config/change_list.html"
+
+    def __init__(self, model: type[FamilyPlanSettings], admin_site: admin.AdminSite) -> None:
+        super().__init__(model, admin_site)
+        # Else the history would belong to constance's page, which is not there.
+        model._meta.concrete_model = model
+
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return request.user.has_perm("constance.view_config") or self.has_change_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return request.user.has_perm("constance.change_config")
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the settings, and write what was changed together with its history."""
+        may_change = self.has_change_permission(request)
+        if request.method == "POST" and not may_change:
+            raise PermissionDenied
+        with transaction.atomic():
+            response: HttpResponse = super().changelist_view(request, extra_context)
+        if isinstance(response, TemplateResponse):
+            title = str(self.model._meta.verbose_name).capitalize()
+            response.context_data = {
+                **(response.context_data or {}),
+                "title": title,
+                "may_change": may_change,
+            }
+        return response
+
+    def _log_config_change(self, request: HttpRequest, changes: list[str]) -> None:
+        """Tell values in the history and in recent actions: constance's own entry has only names."""
+        told = "; ".join(changes)
+        LogEntry.objects.create(
+            user_id=request.user.pk,  # type: ignore[misc]  # nobody is here who is not signed in
+            content_type=ContentType.objects.get_for_model(self.model),
+            object_id="Config",
+            object_repr=told[:200],
+            action_flag=CHANGE,
+            change_message=told,
+        )
+
+
+admin.site.unregister([Config])
+admin.site.register([FamilyPlanSettings], SettingsAdmin)  # type: ignore[type-var]  # all it has of a model is _meta
