@@ -1,0 +1,444 @@
+"""The schema: every query and mutation, one domain call each, and the limits on operations."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import strawberry
+import strawberry_django
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
+from graphql import DirectiveNode, GraphQLError, NoSchemaIntrospectionCustomRule, ValidationRule
+from strawberry import relay
+from strawberry.extensions import (
+    AddValidationRules,
+    MaxAliasesLimiter,
+    MaxTokensLimiter,
+    ParserCache,
+    QueryDepthLimiter,
+    SchemaExtension,
+    ValidationCache,
+)
+from strawberry.extensions.field_extension import FieldExtension, SyncExtensionResolver
+from strawberry.relay.utils import from_base64
+from strawberry.types import ExecutionContext
+from strawberry_django.fields.types import OperationInfo, OperationMessage
+
+from graphql_api.pages import After, First, Page, pk_of
+from graphql_api.types import (
+    PEOPLE_OF_EVENT,
+    PEOPLE_OF_INVITE,
+    PEOPLE_OF_MEMBERSHIP,
+    FamilyPlan,
+    FamilyPlanInvite,
+    Info,
+    InvitePreview,
+    Membership,
+    PlanEvent,
+    User,
+    Viewer,
+    as_peers,
+)
+from plans import models, rules, services
+
+logger = logging.getLogger(__name__)
+
+
+@strawberry.input(description="Which plans to list.")
+class PlanFilters:
+    name: str | None = strawberry.field(
+        default=None, description="Only plans whose name contains this, in any case."
+    )
+    owner_email: str | None = strawberry.field(
+        default=None,
+        description="Only plans whose owner has verified this address. Only staff can search others.",
+    )
+
+
+def find_node(type_name: str, key: int, info: Info) -> Any:
+    """Find a row by its key, among those of its type that the viewer may look up."""
+    viewer = info.context.viewer
+    rows: QuerySet[Any]
+    match type_name:
+        case "FamilyPlan":
+            return info.context.access.plan(key)
+        case "Membership":
+            rows = models.Membership.objects.visible_to(viewer).select_related(*PEOPLE_OF_MEMBERSHIP)
+        case "FamilyPlanInvite":
+            rows = models.FamilyPlanInvite.objects.visible_to(viewer).select_related(*PEOPLE_OF_INVITE)
+        case "PlanEvent":
+            rows = models.PlanEvent.objects.visible_to(viewer).select_related(*PEOPLE_OF_EVENT)
+        case "User":
+            rows = info.context.access.people()
+        case _:
+            return None
+    return rows.filter(pk=key).first()
+
+
+@strawberry.type(description="What can be asked.")
+class Query:
+    @strawberry.field(description="The person who asks; null when signed out.", graphql_type=Viewer | None)
+    def viewer(self, info: Info) -> Any:
+        return info.context.viewer if info.context.viewer.is_authenticated else None
+
+    @strawberry.field(
+        description="A plan; null unless one is its owner, a member, or staff with the right.",
+        graphql_type=FamilyPlan | None,
+    )
+    def plan(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="The plan's node id.")],  # noqa: A002
+    ) -> Any:
+        return info.context.access.plan(pk_of(id, "FamilyPlan"))
+
+    @strawberry.field(description="The plans one may see: one's own, or for staff with the right all.")
+    def plans(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Annotated[
+            int | None, strawberry.argument(description="At most this many, from the end; at most 100.")
+        ] = None,
+        before: Annotated[
+            str | None, strawberry.argument(description="Only what precedes this cursor.")
+        ] = None,
+        filters: Annotated[
+            PlanFilters | None, strawberry.argument(description="Which of them to list.")
+        ] = None,
+    ) -> relay.Connection[FamilyPlan]:
+        page = Page(first=first, after=after, last=last, before=before)
+        chosen = filters or PlanFilters()
+        plans = info.context.access.plans(name=chosen.name or "", owner_email=chosen.owner_email or "")
+        return page.connection_of(as_peers(list(page.slice_of(plans))))
+
+    @strawberry.field(
+        description="What an invite leads to, for whoever holds its token and is signed in; else null.",
+        graphql_type=InvitePreview | None,
+    )
+    def invite(
+        self,
+        info: Info,
+        token: Annotated[str, strawberry.argument(description="The token from the invite's link.")],
+    ) -> Any:
+        try:
+            return services.preview_invite(actor=info.context.viewer, token=token)
+        except (rules.NotAuthenticated, rules.InviteNotFound):
+            return None
+
+    @strawberry.field(
+        description="The plan of whoever has this id in Zammad. For staff with the right; else null.",
+        graphql_type=FamilyPlan | None,
+    )
+    def plan_by_zammad_user(
+        self,
+        info: Info,
+        zammad_user_id: Annotated[int, strawberry.argument(description="The user's id in Zammad.")],
+    ) -> Any:
+        if not info.context.access.reads_zammad:
+            return None
+        return models.FamilyPlan.objects.of_zammad_user(zammad_user_id).first()
+
+    @strawberry.field(
+        description="Anything with a node id that one may see; else null.", graphql_type=relay.Node | None
+    )
+    def node(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="A node id.")],  # noqa: A002
+    ) -> Any:
+        try:
+            type_name, _ = from_base64(id)
+        except ValueError:
+            return None
+        return find_node(type_name, pk_of(id, type_name), info)
+
+
+# --- Mutations -------------------------------------------------------------------------
+
+
+@strawberry.input(description="A plan to create.")
+class CreatePlanInput:
+    name: str = strawberry.field(description="1 to 80 characters on one line, without a link.")
+    owner_email: str | None = strawberry.field(
+        default=None,
+        description="The verified address of who shall own it, for staff with the right; else oneself.",
+    )
+
+
+@strawberry.input(description="An invite to create.")
+class CreateInviteInput:
+    plan_id: strawberry.ID = strawberry.field(description="The plan's node id.")
+    email: str | None = strawberry.field(
+        default=None,
+        description="The only address that may accept; the link is mailed to it. Null: whoever has the link.",
+    )
+
+
+@strawberry.input(description="An invite to accept.")
+class AcceptInviteInput:
+    token: str = strawberry.field(description="The token from the invite's link.")
+
+
+@strawberry.input(description="An invite to reissue.")
+class ReissueInviteInput:
+    invite_id: strawberry.ID = strawberry.field(description="The invite's node id.")
+
+
+@strawberry.input(description="An invite to revoke.")
+class RevokeInviteInput:
+    invite_id: strawberry.ID = strawberry.field(description="The invite's node id.")
+
+
+@strawberry.input(description="A member to detach.")
+class DetachMemberInput:
+    membership_id: strawberry.ID = strawberry.field(description="The membership's node id.")
+
+
+@strawberry.input(description="A member to make the owner.")
+class TransferOwnershipInput:
+    membership_id: strawberry.ID = strawberry.field(description="The membership's node id.")
+
+
+@strawberry.input(description="A plan to close.")
+class ClosePlanInput:
+    plan_id: strawberry.ID = strawberry.field(description="The plan's node id.")
+
+
+@strawberry.type(description="The plan that was created.")
+class CreatedPlan:
+    plan: FamilyPlan = strawberry.field(description="The new plan.")
+
+
+@strawberry.type(description="An invite with its token, which is answered this once.")
+class CreatedInvite:
+    invite: FamilyPlanInvite = strawberry.field(description="The invite.")
+    token: str = strawberry.field(
+        description="What acceptInvite takes. Keep it secret; it cannot be read again."
+    )
+    url: str = strawberry.field(description="The link to hand out, with the token in it.")
+
+
+@strawberry.type(description="The seat that was taken.")
+class AcceptedInvite:
+    membership: Membership = strawberry.field(description="One's seat.")
+    plan: FamilyPlan = strawberry.field(description="The plan one has joined.")
+    redirect_url: str = strawberry.field(description="Where to send the person now.")
+
+
+@strawberry.type(description="The invite that was revoked.")
+class RevokedInvite:
+    invite: FamilyPlanInvite = strawberry.field(description="The invite, expired.")
+
+
+@strawberry.type(description="What a detachment leaves. Both are null for a member who left.")
+class DetachedMember:
+    plan: FamilyPlan | None = strawberry.field(description="The plan, without the member.")
+    invite: FamilyPlanInvite | None = strawberry.field(
+        description="The invite the member came by: unused again, and expired. Null without one."
+    )
+
+
+@strawberry.type(description="The plan with its new owner.")
+class TransferredOwnership:
+    plan: FamilyPlan = strawberry.field(description="The plan.")
+
+
+@strawberry.type(description="The plan that was closed.")
+class ClosedPlan:
+    plan: FamilyPlan = strawberry.field(description="The plan.")
+
+
+# The library leaves them without a word, and whoever explores the schema does not know them.
+for library_type, description in {
+    OperationInfo: "Why a mutation was refused; nothing changed.",
+    OperationMessage: "One reason of a refusal.",
+    OperationMessage.Kind: "PERMISSION for a right that is missing, VALIDATION for a rule that is broken.",
+}.items():
+    library_type.__strawberry_definition__.description = description  # type: ignore[attr-defined]
+
+
+class ForgetWhatWas(FieldExtension):
+    """Resolve a payload by what holds after its mutation, not by what an earlier one saw."""
+
+    def resolve(self, next_: SyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
+        answer = next_(source, info, **kwargs)
+        info.context.forget()
+        return answer
+
+
+def mutation(name: str, success: type, description: str) -> Any:
+    """Declare a mutation that answers its success, or as OperationInfo why not."""
+    answer = strawberry.union(f"{name}Payload", description=f"{success.__name__}, or why not.")
+    return strawberry_django.mutation(
+        graphql_type=Annotated[success | OperationInfo, answer],
+        description=description,
+        extensions=[ForgetWhatWas()],
+    )
+
+
+def input_of(description: str) -> Any:
+    return strawberry.argument(name="input", description=description)
+
+
+@strawberry.type(description="What can be done. A refusal is answered as OperationInfo, with a stable code.")
+class Mutation:
+    @mutation("CreatePlan", CreatedPlan, "Create a plan: one's own, or for staff with the right anybody's.")
+    def create_plan(
+        self, info: Info, data: Annotated[CreatePlanInput, input_of("The plan to create.")]
+    ) -> Any:
+        plan = services.create_plan(
+            actor=info.context.viewer, name=data.name, owner_email=data.owner_email or ""
+        )
+        return CreatedPlan(plan=plan)  # type: ignore[arg-type]
+
+    @mutation("CreateInvite", CreatedInvite, "Hold a seat, and get the link to hand out for it.")
+    def create_invite(
+        self, info: Info, data: Annotated[CreateInviteInput, input_of("The invite to create.")]
+    ) -> Any:
+        issued = services.create_invite(
+            actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"), email=data.email or ""
+        )
+        return CreatedInvite(invite=issued.invite, token=issued.token, url=issued.url)  # type: ignore[arg-type]
+
+    @mutation(
+        "AcceptInvite",
+        AcceptedInvite,
+        "Take the seat of an invite. Asked again by the same person, it succeeds again.",
+    )
+    def accept_invite(
+        self, info: Info, data: Annotated[AcceptInviteInput, input_of("The invite to accept.")]
+    ) -> Any:
+        membership = services.accept_invite(actor=info.context.viewer, token=data.token)
+        return AcceptedInvite(
+            membership=membership,  # type: ignore[arg-type]
+            plan=membership.family_plan,  # type: ignore[arg-type]
+            redirect_url=services.public_url(info.context.plan_settings.invite_accepted_url),
+        )
+
+    @mutation(
+        "ReissueInvite", CreatedInvite, "Give an unused invite a fresh link and expiry; the old link is dead."
+    )
+    def reissue_invite(
+        self, info: Info, data: Annotated[ReissueInviteInput, input_of("The invite to reissue.")]
+    ) -> Any:
+        issued = services.reissue_invite(
+            actor=info.context.viewer, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
+        )
+        return CreatedInvite(invite=issued.invite, token=issued.token, url=issued.url)  # type: ignore[arg-type]
+
+    @mutation("RevokeInvite", RevokedInvite, "Expire an open invite now.")
+    def revoke_invite(
+        self, info: Info, data: Annotated[RevokeInviteInput, input_of("The invite to revoke.")]
+    ) -> Any:
+        invite = services.revoke_invite(
+            actor=info.context.viewer, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
+        )
+        return RevokedInvite(invite=invite)  # type: ignore[arg-type]
+
+    @mutation(
+        "DetachMember", DetachedMember, "End a membership: the owner or staff anybody's, a member their own."
+    )
+    def detach_member(
+        self, info: Info, data: Annotated[DetachMemberInput, input_of("The member to detach.")]
+    ) -> Any:
+        detachment = services.detach_member(
+            actor=info.context.viewer, membership_id=pk_of(data.membership_id, "Membership")
+        )
+        return DetachedMember(plan=detachment.plan, invite=detachment.invite)  # type: ignore[arg-type]
+
+    @mutation("TransferOwnership", TransferredOwnership, "Swap the roles of the owner and a member.")
+    def transfer_ownership(
+        self, info: Info, data: Annotated[TransferOwnershipInput, input_of("The member to make the owner.")]
+    ) -> Any:
+        plan = services.transfer_ownership(
+            actor=info.context.viewer, membership_id=pk_of(data.membership_id, "Membership")
+        )
+        return TransferredOwnership(plan=plan)  # type: ignore[arg-type]
+
+    @mutation("ClosePlan", ClosedPlan, "End a plan that has no members but its owner.")
+    def close_plan(self, info: Info, data: Annotated[ClosePlanInput, input_of("The plan to close.")]) -> Any:
+        plan = services.close_plan(actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"))
+        return ClosedPlan(plan=plan)  # type: ignore[arg-type]
+
+
+# --- Limits and errors -----------------------------------------------------------------
+
+
+class MaxDirectives(ValidationRule):
+    """Refuse a document with more directives than the limit: each costs at execution."""
+
+    count = 0
+
+    def enter_directive(self, node: DirectiveNode, *_: object) -> None:
+        self.count += 1
+        if self.count == settings.GRAPHQL_MAX_DIRECTIVES + 1:
+            self.report_error(
+                GraphQLError(f"More than {settings.GRAPHQL_MAX_DIRECTIVES} directives found.", [node])
+            )
+
+
+def may_explore(viewer: models.Viewer) -> bool:
+    """Tell whether the viewer gets GraphiQL and introspection."""
+    return settings.DEBUG or (viewer.is_active and viewer.is_staff)
+
+
+class IntrospectionForStaff(SchemaExtension):
+    """Let those introspect who may open GraphiQL. The rule is part of the cache's key."""
+
+    def on_operation(self) -> Iterator[None]:
+        if not may_explore(self.execution_context.context.viewer):
+            self.execution_context.validation_rules += (NoSchemaIntrospectionCustomRule,)
+        yield
+
+
+def is_unexpected(error: GraphQLError) -> bool:
+    """Tell a bug or a failing database from a mistake of the client's."""
+    return error.original_error is not None and not isinstance(
+        error.original_error, (GraphQLError, ValidationError, PermissionDenied)
+    )
+
+
+class Schema(strawberry.Schema):
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Answer what was not anticipated with a request id only; the log has the rest under it.
+
+        Clients' mistakes are no news, and teach a stranger no names of the schema. Every error
+        passes here, also one that stops an operation before MaskErrors would see it.
+        """
+        for error in errors:
+            if is_unexpected(error):
+                request_id = str(uuid.uuid4())
+                logger.error("GraphQL request %s failed", request_id, exc_info=error.original_error)
+                error.message = "Unexpected error."
+                error.extensions = {"code": "INTERNAL_ERROR", "requestId": request_id}
+            elif not settings.DEBUG:
+                error.message = error.message.partition(" Did you mean")[0]
+
+
+# Built once: a rule class made per request would never hit the validation cache.
+RULES = [
+    *QueryDepthLimiter(max_depth=settings.GRAPHQL_MAX_DEPTH).validation_rules,
+    *MaxAliasesLimiter(max_alias_count=settings.GRAPHQL_MAX_ALIASES).validation_rules,
+    MaxDirectives,
+]
+
+schema = Schema(
+    query=Query,
+    mutation=Mutation,
+    types=[FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, User],
+    extensions=[
+        lambda: MaxTokensLimiter(max_token_count=settings.GRAPHQL_MAX_TOKENS),
+        lambda: AddValidationRules(RULES),
+        IntrospectionForStaff,
+        lambda: ParserCache(maxsize=256),
+        lambda: ValidationCache(maxsize=256),
+    ],
+)

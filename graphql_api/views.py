@@ -1,0 +1,200 @@
+"""The GraphQL endpoint over HTTP: who is asking, what may be sent, and how errors look."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from allauth.headless.internal.sessionkit import authenticate_by_x_session_token
+from cross_web import HTTPException, SyncHTTPRequestAdapter
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware, get_token
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.generic import View
+from strawberry.django.views import GraphQLView as StrawberryView
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.types import ExecutionResult
+
+from graphql_api.schema import may_explore, schema
+from graphql_api.types import Context
+
+logger = logging.getLogger(__name__)
+
+JSON = "application/json"
+GRAPHQL_RESPONSE = "application/graphql-response+json"
+PARAMETERS = {"query": str, "operationName": str, "variables": dict, "extensions": dict}
+
+
+class Refused(Exception):
+    """The transport refuses a request: nothing of it was executed."""
+
+    def __init__(self, status: HTTPStatus, message: str, code: str = "INVALID_INPUT") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class CSRFCheck(CsrfViewMiddleware):
+    """Django's check, which tells why it refuses instead of answering a page."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> Any:
+        return reason
+
+
+def identify(request: HttpRequest) -> None:
+    """Decide who is asking: the session token, else the cookie with a CSRF check, else nobody.
+
+    A token that is present is never ignored: a client whose sign-in ended must not go on as
+    a stranger without noticing.
+
+    :raises Refused:
+    """
+    token = request.headers.get("X-Session-Token")
+    if token is not None:
+        found = authenticate_by_x_session_token(token) if token.isascii() and token.isalnum() else None
+        if found is None:
+            raise Refused(
+                HTTPStatus.UNAUTHORIZED, "This session token is unknown or has ended.", "NOT_AUTHENTICATED"
+            )
+        request.user = found[0]
+    elif settings.SESSION_COOKIE_NAME in request.COOKIES:
+        # The view is exempt, because the check belongs to the cookie: without one there is
+        # nothing that a foreign page could ride on. Not named here: it would be exempt again.
+        reason = CSRFCheck(lambda _: HttpResponse()).process_view(request, None, (), {})  # type: ignore[arg-type]
+        if reason is not None:
+            raise Refused(HTTPStatus.FORBIDDEN, f"CSRF check failed: {reason}", "CSRF_FAILED")
+    else:
+        request.user = AnonymousUser()
+
+
+def check_body(request: HttpRequest) -> None:
+    """Hold that a body is JSON by its type, and within the limit.
+
+    :raises Refused:
+    """
+    if request.content_type != JSON:
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the request as {JSON}.")
+    try:
+        if len(request.body) <= settings.GRAPHQL_MAX_BYTES:
+            return
+    except UnreadablePostError as error:
+        raise Refused(HTTPStatus.BAD_REQUEST, "The body did not arrive.") from error
+    except RequestDataTooBig:
+        pass
+    raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and its like, which Python reads and JSON does not have."""
+    raise ValueError(name)
+
+
+class GraphQLView(StrawberryView[Context, None]):
+    """Speak GraphQL over HTTP, https://graphql.github.io/graphql-over-http/draft/."""
+
+    http_method_names = ["get", "head", "post", "options"]  # noqa: RUF012  # Django's own spelling
+    allow_queries_via_get = False
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return View.dispatch(self, request, *args, **kwargs)
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer GraphiQL's page, and the cookie with the CSRF token that it sends."""
+        if not request.accepts("text/html"):
+            return self.http_method_not_allowed(request)
+        if not may_explore(request.user):
+            if not request.user.is_authenticated:
+                return redirect_to_login(request.get_full_path())
+            raise PermissionDenied
+        get_token(request)
+        return self.render_graphql_ide(request)
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            check_body(request)
+            identify(request)
+            return self.run(request=request)
+        except Refused as refused:
+            return self.refusal(refused.status, str(refused), {"code": refused.code})
+        except HTTPException as error:
+            return self.refusal(error.status_code, error.reason, {"code": "INVALID_INPUT"})
+        except Exception:
+            # Outside of the operation, such as a database that cannot tell who asks.
+            request_id = str(uuid.uuid4())
+            logger.exception("GraphQL request %s failed", request_id)
+            return self.refusal(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "Unexpected error.",
+                {"code": "INTERNAL_ERROR", "requestId": request_id},
+            )
+
+    def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = self.refusal(
+            HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL takes POST requests here.", {"code": "INVALID_INPUT"}
+        )
+        pages = {"GET", "HEAD"} if request.method in {"GET", "HEAD"} else set()
+        response["Allow"] = ", ".join(sorted({"GET", "HEAD", "OPTIONS", "POST"} - pages))
+        return response
+
+    def refusal(self, status: int, message: str, extensions: dict[str, str]) -> HttpResponse:
+        """Shape a refusal of the transport as clients expect every answer of /graphql/."""
+        errors = [{"message": message, "extensions": extensions}]
+        return JsonResponse({"errors": errors}, status=status, content_type=self.media_type)
+
+    @property
+    def media_type(self) -> str:
+        """The type of the answer that the client prefers."""
+        preferred = self.request.get_preferred_type([JSON, GRAPHQL_RESPONSE]) or JSON
+        return f"{preferred}; charset=utf-8"
+
+    def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
+        return Context(request, response)
+
+    def parse_http_body(self, request: SyncHTTPRequestAdapter) -> GraphQLRequestData:
+        """Read the operation out of the body: one, never a batch.
+
+        :raises Refused:
+        """
+        try:
+            body = json.loads(self.request.body, parse_constant=refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, "The body is not JSON.") from error
+        if not isinstance(body, dict):
+            raise Refused(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
+        for name, kind in PARAMETERS.items():
+            if not isinstance(body.get(name), kind | None):
+                raise Refused(HTTPStatus.BAD_REQUEST, f"The parameter {name} is of the wrong type.")
+        return GraphQLRequestData(
+            query=body.get("query"),
+            variables=body.get("variables"),
+            operation_name=body.get("operationName"),
+            extensions=body.get("extensions"),
+        )
+
+    def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
+        # The specification: no data entry at all when nothing was executed.
+        response = super().process_result(request, result)
+        if result.data is None and result.errors and all(error.path is None for error in result.errors):
+            del response["data"]
+        return response
+
+    def create_response(
+        self, response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse], sub_response: HttpResponse
+    ) -> HttpResponseBase:
+        response = super().create_response(response_data, sub_response)
+        response["Content-Type"] = self.media_type
+        if "data" not in response_data and self.media_type.startswith(GRAPHQL_RESPONSE):
+            response.status_code = HTTPStatus.BAD_REQUEST
+        return response
+
+
+graphql = csrf_exempt(never_cache(GraphQLView.as_view(schema=schema)))
