@@ -1,0 +1,90 @@
+"""Admin's one door, and how it shows people: by address, never by user name."""
+
+from typing import Any
+
+from allauth.account.decorators import secure_admin_login
+from allauth.account.models import EmailAddress
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from config.accounts import opaque_username
+
+# Admin signs in where everybody does, so that one limit guards one door.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
+
+def address_of(user: User) -> str:
+    return user.email or f"User {user.pk}"
+
+
+# Admin writes str(user) in every list, title and history; Django's is the user name.
+User.__str__ = address_of  # type: ignore[method-assign,assignment]
+
+admin.site.unregister(User)
+
+
+class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
+    """Make an account for an address that nobody has yet. Its person verifies it by signing in."""
+
+    email = forms.EmailField()
+
+    class Meta:
+        model = User
+        fields = ("email",)
+
+    def clean_email(self) -> str:
+        email: str = self.cleaned_data["email"].lower()
+        if (
+            User.objects.filter(email__iexact=email).exists()
+            or EmailAddress.objects.filter(email=email).exists()
+        ):
+            raise forms.ValidationError("There is an account with this address already.")
+        return email
+
+    def save(self, commit: bool = True) -> User:
+        self.instance.username = opaque_username()
+        user: User = super().save(commit)
+        return user
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
+    """Find people by address and name, and tell what they may do."""
+
+    list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
+    search_fields = ("email", "first_name", "last_name")
+    ordering = ("email",)
+    show_full_result_count = False
+    add_form = UserCreationForm
+    add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
+    fieldsets = (
+        (None, {"fields": ("email", "password", "first_name", "last_name")}),
+        (
+            "What this person may do",
+            {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")},
+        ),
+        ("Dates", {"fields": ("last_login", "date_joined")}),
+    )
+    readonly_fields = ("last_login", "date_joined")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
+        # An address counts once its person has verified it: nobody else changes it.
+        return (*super().get_readonly_fields(request, obj), *(["email"] if obj else []))
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        deleted, counts, missing_rights, protected = super().get_deleted_objects(objs, request)
+        # Who holds a seat is detached first, whatever rights there are: say that, and nothing else.
+        return deleted, counts, set() if protected else missing_rights, protected
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        response = super().user_change_password(request, id, form_url)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            user = response.context_data["original"]
+            response.context_data["title"] = f"Password of {user}"
+            user.get_username = user.__str__  # the page tells it to password managers
+        return response

@@ -1,0 +1,67 @@
+"""Make the first account: a superuser with a verified address."""
+
+import os
+from argparse import ArgumentParser
+from getpass import getpass
+from typing import Any
+
+from allauth.account.models import EmailAddress
+from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.core.validators import validate_email
+from django.db import transaction
+
+from config.accounts import opaque_username
+
+
+class Command(BaseCommand):
+    help = (
+        "Make a superuser who signs in with an address, which counts as verified. "
+        "An account that exists is never changed."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--email", required=True)
+        parser.add_argument(
+            "--password-from-env",
+            metavar="NAME",
+            help="the environment variable that holds the password; without it, you are asked",
+        )
+
+    def handle(self, *, email: str, password_from_env: str | None, **_options: Any) -> None:
+        email = email.strip().lower()
+        try:
+            validate_email(email)
+        except ValidationError as error:
+            raise CommandError("This is not an e-mail address.") from error
+        if (
+            User.objects.filter(email__iexact=email).exists()
+            or EmailAddress.objects.filter(email=email).exists()
+        ):
+            raise CommandError("There is an account with this address already; nothing was changed.")
+
+        user = User(username=opaque_username(), email=email, is_staff=True, is_superuser=True)
+        password = self.read_password(password_from_env)
+        try:
+            validate_password(password, user)
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from error
+
+        user.set_password(password)
+        with transaction.atomic():
+            user.save()
+            EmailAddress.objects.create(user=user, email=email, verified=True, primary=True)
+        self.stdout.write(f"{email} can sign in at /accounts/login/ and use /admin/.")
+
+    def read_password(self, variable: str | None) -> str:
+        """:raises CommandError: when there is none, or it was mistyped."""
+        if variable:
+            if password := os.environ.get(variable, ""):
+                return password
+            raise CommandError(f"The environment variable {variable} is empty.")
+        password = getpass("Password: ")
+        if password != getpass("Password (again): "):
+            raise CommandError("The passwords differ.")
+        return password

@@ -1,0 +1,357 @@
+"""All settings of the project: the environment in, Django's names out."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from environs import Env, EnvValidationError
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+env = Env(eager=False)  # what cannot be read is collected, and refused at the end of this module
+# What the environment already says wins over the file. ENV_FILE= (empty) reads none.
+if env_file := env.str("ENV_FILE", str(BASE_DIR / ".env")):
+    env.read_env(env_file, recurse=False)
+
+
+def off_loopback_in_clear(url: str) -> bool:
+    """Tell whether a URL would carry secrets over a network without encryption."""
+    parts = urlsplit(url)
+    return parts.scheme != "https" and parts.hostname not in LOOPBACK
+
+
+# --- Who we are ------------------------------------------------------------------------
+DEBUG = env.bool("DEBUG", True)
+HOST = env.str("HOST", "127.0.0.1")
+PORT = env.int("PORT", 8000)
+# Requests that one process of the production server answers at a time.
+WEB_THREADS = env.int("WEB_THREADS", 16)
+# Every link we hand out starts with PUBLIC_URL, never with the host of a request.
+PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{PORT}").rstrip("/")
+PUBLIC_HOST = urlsplit(PUBLIC_URL).hostname or ""
+HTTPS = PUBLIC_URL.startswith("https://")
+# A front end's page for invite links, with {token} in it; empty: our own page.
+INVITE_URL = env.str("INVITE_URL", "")
+
+DEVELOPMENT_SECRET_KEY = "insecure-development-key-that-no-production-start-accepts"  # noqa: S105
+SECRET_KEY = env.str("SECRET_KEY", DEVELOPMENT_SECRET_KEY if DEBUG else "")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [PUBLIC_HOST])
+if DEBUG:
+    # Whoever lets a development server listen widely opens it by names that we cannot know.
+    ALLOWED_HOSTS += ["127.0.0.1", "localhost", "[::1]"] if HOST in LOOPBACK else ["*"]
+
+# --- Zammad ----------------------------------------------------------------------------
+# Without ZAMMAD_URL, development talks to the stand-in that `make run` starts.
+SANDBOX_PORT = env.int("SANDBOX_PORT", 8001)
+USES_SANDBOX = DEBUG and not env.str("ZAMMAD_URL", "")
+ZAMMAD_URL = f"http://127.0.0.1:{SANDBOX_PORT}" if USES_SANDBOX else env.str("ZAMMAD_URL", "").rstrip("/")
+ZAMMAD_API_TOKEN = env.str("ZAMMAD_API_TOKEN", "") or ("sandbox-api-token" if USES_SANDBOX else "")
+ZAMMAD_TOKEN_PREFIX = env.str("ZAMMAD_TOKEN_PREFIX", "family-plan-invite")
+# The first secret is the one to install in Zammad; the others are accepted during a rotation.
+ZAMMAD_WEBHOOK_SECRETS = [
+    secret.strip() for secret in env.str("ZAMMAD_WEBHOOK_SECRETS", "").split(",") if secret.strip()
+]
+DEMO_WEBHOOK_SECRET = "demo-webhook-secret"  # noqa: S105  # public, so for a loopback address only
+if DEBUG and HOST in LOOPBACK and not ZAMMAD_WEBHOOK_SECRETS:
+    ZAMMAD_WEBHOOK_SECRETS = [DEMO_WEBHOOK_SECRET]
+ZAMMAD_WEBHOOK_MAX_BYTES = env.int("ZAMMAD_WEBHOOK_MAX_BYTES", 1024 * 1024)
+ZAMMAD_CONNECT_TIMEOUT = 2.0  # seconds
+ZAMMAD_DEADLINE = 8.0  # seconds, for everything that one operation asks of Zammad
+
+# --- GraphQL ---------------------------------------------------------------------------
+GRAPHQL_MAX_DEPTH = env.int("GRAPHQL_MAX_DEPTH", 10)
+GRAPHQL_MAX_ALIASES = env.int("GRAPHQL_MAX_ALIASES", 15)
+GRAPHQL_MAX_TOKENS = env.int("GRAPHQL_MAX_TOKENS", 1000)
+GRAPHQL_MAX_DIRECTIVES = env.int("GRAPHQL_MAX_DIRECTIVES", 5)
+GRAPHQL_MAX_BYTES = env.int("GRAPHQL_MAX_BYTES", 100 * 1024)
+
+# --- Applications ----------------------------------------------------------------------
+INSTALLED_APPS = [
+    "config.apps.FamilyPlansConfig",
+    "plans",
+    "zammad",
+    "graphql_api",
+    "constance",
+    "strawberry_django",
+    "allauth",
+    "allauth.account",
+    "allauth.headless",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Data ------------------------------------------------------------------------------
+DATABASES = {
+    "default": env.dj_db_url(
+        "DATABASE_URL",
+        f"sqlite:///{BASE_DIR / 'db.sqlite3'}",
+        conn_max_age=None,
+        conn_health_checks=True,
+    )
+    or {"ENGINE": ""}
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    if DATABASES["default"]["NAME"] != ":memory:":
+        # sqlite:///name means beside manage.py, from wherever a command is run.
+        DATABASES["default"]["NAME"] = str(BASE_DIR / DATABASES["default"]["NAME"])
+    # IMMEDIATE takes the write lock at BEGIN: what serialises atomic() where
+    # select_for_update is a no-op.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,  # seconds to wait for the write lock
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CACHES = {
+    "default": env.dj_cache_url(
+        "CACHE_URL",
+        # Log-in limits are shared between the processes of a machine, also without Redis.
+        "locmem://family-plans" if DEBUG else f"file://{BASE_DIR / '.cache'}",
+    )
+}
+
+# --- Accounts --------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+
+ACCOUNT_ADAPTER = "config.accounts.AccountAdapter"
+ACCOUNT_USER_DISPLAY = "plans.models.display_name"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None  # allauth neither asks for user names nor shows them
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+# By code, never by a link: a link would verify a stranger's sign-up with one click of the
+# address's owner, and loses the way back to the invite.
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
+ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if HTTPS else "http"
+LOGIN_RATE_PER_IP = env.str("LOGIN_RATE_PER_IP", "300/m" if DEBUG else "30/m")
+ACCOUNT_RATE_LIMITS = {"login": f"{LOGIN_RATE_PER_IP}/ip"}
+HEADLESS_CLIENTS = ("app",)
+
+TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", 0)
+ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
+
+# --- Mail ------------------------------------------------------------------------------
+EMAIL = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost:25")
+EMAIL_BACKEND = EMAIL.get("EMAIL_BACKEND", "")
+EMAIL_HOST = EMAIL["EMAIL_HOST"]
+EMAIL_PORT = EMAIL["EMAIL_PORT"]
+EMAIL_HOST_USER = EMAIL["EMAIL_HOST_USER"]
+EMAIL_HOST_PASSWORD = EMAIL["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = EMAIL["EMAIL_USE_TLS"]
+EMAIL_USE_SSL = EMAIL["EMAIL_USE_SSL"]
+EMAIL_FILE_PATH = EMAIL["EMAIL_FILE_PATH"]
+EMAIL_TIMEOUT = 5  # seconds
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", f"Family Plans <no-reply@{PUBLIC_HOST}>")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+
+# --- The HTTP edge ---------------------------------------------------------------------
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+CSRF_COOKIE_HTTPONLY = False  # GraphiQL reads it
+CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+# An invite's token stands in its path: no other site may see it in a Referer. Not
+# no-referrer: browsers then send `Origin: null` with a form, and CSRF refuses the button.
+SECURE_REFERRER_POLICY = "strict-origin"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+# Only a proxy that we trust tells whether a request came by https; without, we would redirect for ever.
+SECURE_SSL_REDIRECT = HTTPS and TRUSTED_PROXY_COUNT > 0
+# Zammad follows no redirect; a load balancer asks without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^webhooks/", r"^healthz$"]
+SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", 31_536_000 if HTTPS else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("HSTS_INCLUDE_SUBDOMAINS", False)
+SECURE_HSTS_PRELOAD = env.bool("HSTS_PRELOAD", False)
+SILENCED_SYSTEM_CHECKS = [
+    "security.W008",  # the redirect to https follows TRUSTED_PROXY_COUNT
+    "security.W005",  # HSTS for all subdomains is the company's decision: HSTS_INCLUDE_SUBDOMAINS
+    "security.W021",  # so is the preload list of browsers: HSTS_PRELOAD
+]
+if TRUSTED_PROXY_COUNT:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# The largest body that any page takes; webhooks and GraphQL have caps of their own.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(ZAMMAD_WEBHOOK_MAX_BYTES, GRAPHQL_MAX_BYTES)
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = True
+LANGUAGE_CODE = "en"
+
+# --- Logs ------------------------------------------------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "plain": {
+            "()": "config.logs.MaskingFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        },
+    },
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "plain"},
+    },
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        # One handler for all: a mask that one logger escapes is none.
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+        "granian.access": {"handlers": [], "level": "INFO", "propagate": True},
+    },
+}
+
+# --- Run-time settings, tuned by staff in admin ----------------------------------------
+CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
+CONSTANCE_DATABASE_CACHE_BACKEND = None  # a rollback would leave a cache wrong for a day
+CONSTANCE_SUPERUSER_ONLY = False
+CONSTANCE_ADDITIONAL_FIELDS = {
+    "user_limit": ["django.forms.IntegerField", {"min_value": 1, "max_value": 100}],
+    "invite_ttl_hours": ["django.forms.IntegerField", {"min_value": 1, "max_value": 720}],
+    "invites_per_day": ["django.forms.IntegerField", {"min_value": 0, "max_value": 10_000}],
+    "page": ["plans.settings.PageField", {"max_length": 2000}],
+}
+CONSTANCE_CONFIG = {
+    "USER_LIMIT": (
+        5,
+        (
+            "People in one plan, including the main subscriber (1 to 100). Plans with a limit of "
+            "their own keep it. Lowering it removes nobody."
+        ),
+        "user_limit",
+    ),
+    "INVITES_ENABLED": (
+        True,
+        "Whether invites can be created and reissued. Open invites can be accepted either way.",
+        bool,
+    ),
+    "INVITE_TTL_HOURS": (
+        48,
+        "Hours until an invite expires (1 to 720). An invite keeps the expiry it was created with.",
+        "invite_ttl_hours",
+    ),
+    "INVITES_PER_DAY": (
+        20,
+        "Invites that one plan may create and reissue within 24 hours (0 to 10000).",
+        "invites_per_day",
+    ),
+    "INVITE_ACCEPTED_URL": (
+        "/invites/accepted/",
+        "Where a person is sent after accepting: a path of ours or an http(s) URL.",
+        "page",
+    ),
+    "SELF_SERVICE_PLANS": (
+        False,
+        "Whether everybody may create a plan of their own. Off: staff with the right create plans.",
+        bool,
+    ),
+}
+CONSTANCE_CONFIG_FIELDSETS = (
+    ("Seats", ("USER_LIMIT",)),
+    ("Invites", ("INVITES_ENABLED", "INVITE_TTL_HOURS", "INVITES_PER_DAY", "INVITE_ACCEPTED_URL")),
+    ("Plans", ("SELF_SERVICE_PLANS",)),
+)
+
+STRAWBERRY_DJANGO = {
+    "MUTATIONS_DEFAULT_HANDLE_ERRORS": True,
+    "FIELD_DESCRIPTION_FROM_HELP_TEXT": False,
+    "PAGINATION_DEFAULT_LIMIT": 100,
+}
+
+# --- What no start accepts -------------------------------------------------------------
+problems = []
+try:
+    env.seal()
+except EnvValidationError as error:
+    problems += [f"Set {name} to a value of its kind, see .env.example." for name in error.error_messages]
+if not PUBLIC_URL.startswith(("http://", "https://")) or not PUBLIC_HOST:
+    problems.append("Set PUBLIC_URL to an address that begins with https:// or http://.")
+if not EMAIL_BACKEND:
+    problems.append("Set EMAIL_URL to an address such as smtp+tls://user:password@host:587.")
+if not re.fullmatch(r"\d+/\d*[smhd]", LOGIN_RATE_PER_IP):
+    problems.append("Set LOGIN_RATE_PER_IP to a number and a time, such as 30/m.")
+if not DEBUG:
+    if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or SECRET_KEY == DEVELOPMENT_SECRET_KEY:
+        problems.append("Set SECRET_KEY to at least 50 random characters.")
+    if off_loopback_in_clear(PUBLIC_URL):
+        problems.append("Set PUBLIC_URL to the https:// address that people open.")
+    if not ZAMMAD_URL:
+        problems.append("Set ZAMMAD_URL to the https:// address of your Zammad.")
+    elif off_loopback_in_clear(ZAMMAD_URL):
+        problems.append("Set ZAMMAD_URL to an https:// address: its token would travel in clear.")
+    if len(ZAMMAD_API_TOKEN) < 16:
+        problems.append("Set ZAMMAD_API_TOKEN to a personal access token made in Zammad.")
+    if not ZAMMAD_WEBHOOK_SECRETS or min(map(len, ZAMMAD_WEBHOOK_SECRETS)) < 16:
+        problems.append("Set ZAMMAD_WEBHOOK_SECRETS to secrets of at least 16 characters each.")
+    if DEMO_WEBHOOK_SECRET in ZAMMAD_WEBHOOK_SECRETS:
+        problems.append("Set ZAMMAD_WEBHOOK_SECRETS to something other than the demo's secret.")
+if INVITE_URL and "{token}" not in INVITE_URL:
+    problems.append("Set INVITE_URL to an address with {token} in it, or leave it empty.")
+if problems:
+    if not DEBUG:
+        problems.append(
+            "DEBUG is off, as `make serve` wants it; `make run` is for development, with DEBUG on."
+        )
+    raise ImproperlyConfigured(" ".join(problems))

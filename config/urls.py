@@ -1,0 +1,21 @@
+"""Every address that the service answers at."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from config.views import healthz, home
+from graphql_api.views import graphql
+
+urlpatterns = [
+    path("", home, name="home"),
+    path("healthz", healthz, name="healthz"),
+    path("graphql/", graphql, name="graphql"),
+    path("invites/", include("plans.urls")),
+    path("webhooks/", include("zammad.urls")),
+    path("accounts/", include("allauth.account.urls")),
+    path("_allauth/", include("allauth.headless.urls")),
+    # Where constance itself would put the settings page.
+    path("admin/constance/config/", RedirectView.as_view(pattern_name="admin:plans_config_changelist")),
+    path("admin/", admin.site.urls),
+]
