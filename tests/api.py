@@ -1,0 +1,61 @@
+"""A client of the GraphQL API over HTTP: one call asks as a person, or as nobody."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db.models import Model
+from django.test import Client
+
+URL = "/graphql/"
+JSON = "application/json"
+
+
+def client_of(viewer: User | None) -> Client:
+    client = Client()
+    if viewer is not None:
+        client.force_login(viewer)
+    return client
+
+
+def post(client: Client, query: str, variables: object = None, **headers: str) -> Any:
+    """Send an operation, and return the HTTP response."""
+    body = json.dumps({"query": query, "variables": variables})
+    return client.post(URL, body, content_type=JSON, headers=headers)
+
+
+def answer(viewer: User | None, query: str, **variables: object) -> dict[str, Any]:
+    """Run an operation, and return all of the answer's body."""
+    response = post(client_of(viewer), query, variables)
+    assert response.status_code == 200, response.content
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def ask(viewer: User | None, query: str, **variables: object) -> Any:
+    """Run an operation of one field, and return what it answers; an error fails the test."""
+    body = answer(viewer, query, **variables)
+    assert "errors" not in body, body["errors"]
+    [(_, found)] = body["data"].items()
+    return found
+
+
+def refusal_of(viewer: User | None, query: str, **variables: object) -> dict[str, Any]:
+    """Run a mutation that is refused, and return the one message of its OperationInfo."""
+    info = ask(viewer, query, **variables)
+    assert info.pop("__typename") == "OperationInfo", info
+    [message] = info.pop("messages")
+    assert info == {}
+    return dict(message)
+
+
+def node_id(row: Model, type_name: str = "") -> str:
+    """Return the node id of a row, or of the row that has its key in another type."""
+    return to_base64(f"{type_name or type(row).__name__}:{row.pk}")
+
+
+def to_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -1,0 +1,95 @@
+"""The fixtures of tests, and what they need of the machine they run on."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.cache import cache
+from django.db import connection
+from pytest_django import Settings
+
+from plans.models import FamilyPlan
+from tests.factories import InviteFactory, MembershipFactory, OwnerFactory, UserFactory
+from tests.production import _production, production  # noqa: F401  # fixtures
+from zammad.sandbox import Sandbox
+
+# --- What a test needs of the machine: see the markers in pyproject.toml ------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason; CI forbids such skips."""
+    lacks = {
+        "postgresql": ("" if connection.vendor == "postgresql" else "TEST_DATABASE_URL names no PostgreSQL"),
+        "browser": (
+            ""
+            if shutil.which("chromium") and shutil.which("chromedriver")
+            else "chromium or chromedriver is missing"
+        ),
+        "node": "" if shutil.which("node") and shutil.which("npm") else "node or npm is missing",
+    }
+    for marker, reason in lacks.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if not marked or not reason:
+            continue
+        if os.environ.get(f"REQUIRE_{marker.upper()}") == "1":
+            raise pytest.UsageError(f"REQUIRE_{marker.upper()}=1, but {reason}.")
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+# --- Every test ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_attempts_counted() -> None:
+    """Forget the log-in attempts that earlier tests made."""
+    cache.clear()
+
+
+# --- The cast: alice owns a plan, bob joined it by an invite, carol is a stranger -----------------
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return UserFactory(email="alice@example.com", first_name="Alice", last_name="Archer")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return UserFactory(email="bob@example.com", first_name="Bob", last_name="Baker")
+
+
+@pytest.fixture
+def carol(db: None) -> User:
+    return UserFactory(email="carol@example.com", first_name="Carol", last_name="Carver")
+
+
+@pytest.fixture
+def support(db: None) -> User:
+    """A person of staff with the rights of the group Support."""
+    user = UserFactory(email="support@example.com", is_staff=True)
+    user.groups.add(Group.objects.get(name="Support"))
+    return user
+
+
+@pytest.fixture
+def plan(alice: User, bob: User) -> FamilyPlan:
+    """Alice's plan, with Bob on it."""
+    plan: FamilyPlan = OwnerFactory(user=alice, family_plan__name="The Archers").family_plan
+    MembershipFactory(user=bob, family_plan=plan)
+    InviteFactory(family_plan=plan, created_by=alice, user=bob)
+    return plan
+
+
+# --- Zammad: a stand-in of the test's own, over real HTTP ------------------------------------------
+
+
+@pytest.fixture
+def sandbox(settings: Settings) -> Iterator[Sandbox]:
+    """Run a Zammad whose retries wait milliseconds, and point the project at it."""
+    with Sandbox(retry_factor=0.001) as sandbox:
+        settings.ZAMMAD_URL = sandbox.url
+        settings.ZAMMAD_API_TOKEN = sandbox.token
+        yield sandbox
