@@ -1,0 +1,179 @@
+"""Who sees what of plans: the owner more than a member, staff with the right all, strangers nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import constance
+import pytest
+from django.contrib.auth.models import AnonymousUser, Permission, User
+
+from plans.access import Access
+from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, display_name
+from tests.factories import InviteFactory, OwnerFactory, UserFactory, ZammadUserFactory
+
+if TYPE_CHECKING:
+    from plans.models import Viewer
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def neighbour(plan: FamilyPlan) -> User:
+    """The owner of another plan."""
+    person: User = OwnerFactory(family_plan__name="The Neighbours").user
+    InviteFactory(family_plan=person.membership.family_plan)
+    return person
+
+
+@pytest.fixture
+def everybody(
+    plan: FamilyPlan, alice: User, bob: User, carol: User, neighbour: User, support: User
+) -> dict[str, Access]:
+    viewers: dict[str, Viewer] = {
+        "stranger": AnonymousUser(),
+        "carol": carol,
+        "bob": bob,
+        "alice": alice,
+        "neighbour": neighbour,
+        "support": support,
+    }
+    return {name: Access(viewer) for name, viewer in viewers.items()}
+
+
+def told(everybody: dict[str, Access], question: Callable[[Access], object]) -> set[str]:
+    """List to whom a question is answered."""
+    return {name for name, access in everybody.items() if question(access)}
+
+
+def test_a_plan_is_seen_by_its_people_and_by_staff(plan: FamilyPlan, everybody: dict[str, Access]) -> None:
+    for rows, row in [
+        (FamilyPlan.objects, plan),
+        (Membership.objects, plan.memberships.first()),
+    ]:
+        seen_by = told(everybody, lambda access, rows=rows, row=row: row in rows.visible_to(access.viewer))  # type: ignore[misc]
+        assert seen_by == {"alice", "bob", "support"}
+
+
+def test_history_is_seen_by_the_owner_and_by_staff(plan: FamilyPlan, everybody: dict[str, Access]) -> None:
+    event = PlanEvent.objects.create(family_plan=plan, kind=PlanEvent.Kind.PLAN_CREATED)
+    invite = plan.invites.get()
+
+    assert told(everybody, lambda access: access.sees_history_of(plan)) == {"alice", "support"}
+    events = told(everybody, lambda access: event in PlanEvent.objects.visible_to(access.viewer))
+    assert events == {"alice", "support"}
+    invites = told(everybody, lambda access: invite in FamilyPlanInvite.objects.visible_to(access.viewer))
+    assert invites == {"alice", "support"}
+
+
+def test_a_plan_is_found_by_who_sees_it(plan: FamilyPlan, everybody: dict[str, Access]) -> None:
+    assert told(everybody, lambda access: access.plan(plan.pk) == plan) == {"alice", "bob", "support"}
+    assert told(everybody, lambda access: access.plan(0)) == set()
+
+
+def test_an_address_is_seen_by_the_person_the_owner_and_staff(
+    bob: User, carol: User, alice: User, everybody: dict[str, Access]
+) -> None:
+    assert told(everybody, lambda access: access.sees_address_of(bob)) == {"bob", "alice", "support"}
+    assert told(everybody, lambda access: access.sees_address_of(alice)) == {"alice", "support"}
+    assert told(everybody, lambda access: access.sees_address_of(carol)) == {"carol", "support"}
+
+
+def test_zammads_data_is_seen_by_the_person_and_by_staff_with_both_rights(
+    bob: User, everybody: dict[str, Access]
+) -> None:
+    reader: User = UserFactory()
+    reader.user_permissions.add(Permission.objects.get(codename="view_familyplan"))
+    everybody["reader"] = Access(reader)
+    meddler: User = UserFactory()
+    meddler.user_permissions.add(Permission.objects.get(codename="view_zammaduser"))
+    everybody["meddler"] = Access(meddler)
+
+    assert told(everybody, lambda access: access.sees_zammad_of(bob.membership)) == {"bob", "support"}
+    assert told(everybody, lambda access: access.reads_all_plans) == {"support", "reader"}
+
+
+def test_people_are_looked_up_by_who_shares_their_plan(
+    alice: User, bob: User, carol: User, neighbour: User, everybody: dict[str, Access]
+) -> None:
+    seen = {name: set(access.people()) for name, access in everybody.items()}
+
+    assert seen == {
+        "stranger": set(),
+        "carol": {carol},
+        "bob": {alice, bob},
+        "alice": {alice, bob},
+        "neighbour": {neighbour},
+        "support": set(User.objects.all()),
+    }
+
+
+def test_plans_are_listed_and_searched_within_what_one_sees(
+    plan: FamilyPlan, neighbour: User, everybody: dict[str, Access]
+) -> None:
+    theirs = neighbour.membership.family_plan
+    assert set(everybody["support"].plans()) == {plan, theirs}
+    assert set(everybody["support"].plans(name="ARCH")) == {plan}
+    assert set(everybody["support"].plans(owner_email=neighbour.email.upper())) == {theirs}
+    assert set(everybody["support"].plans(name="arch", owner_email=neighbour.email)) == set()
+    assert set(everybody["alice"].plans(owner_email="alice@example.com")) == {plan}
+    assert set(everybody["alice"].plans(owner_email=neighbour.email)) == set()
+    assert set(everybody["bob"].plans(name="arch")) == {plan}
+    assert set(everybody["carol"].plans()) == set()
+
+
+def test_a_member_cannot_guess_the_owners_address(plan: FamilyPlan, everybody: dict[str, Access]) -> None:
+    assert not everybody["bob"].plans(owner_email="alice@example.com").exists()
+    assert not everybody["stranger"].plans(owner_email="alice@example.com").exists()
+
+
+@pytest.mark.parametrize("odd", ["nul\0", "half\ud800"])
+def test_a_text_that_no_database_holds_matches_nothing(
+    plan: FamilyPlan, everybody: dict[str, Access], odd: str
+) -> None:
+    assert not everybody["support"].plans(name=odd).exists()
+    assert not everybody["support"].plans(owner_email=odd).exists()
+
+
+def test_an_unverified_address_finds_no_plan(plan: FamilyPlan, everybody: dict[str, Access]) -> None:
+    OwnerFactory(user=UserFactory(email="victim@example.com", verified=False))
+
+    assert not everybody["support"].plans(owner_email="victim@example.com").exists()
+
+
+def test_a_plan_of_ones_own_is_for_who_has_none(everybody: dict[str, Access]) -> None:
+    assert told(everybody, lambda access: access.creates_own_plan()) == {"support"}
+
+    constance.config.SELF_SERVICE_PLANS = True
+    # whoever is signed out signs in first
+    signed_in = {name: access for name, access in everybody.items() if name != "stranger"}
+    assert told(signed_in, lambda access: access.creates_own_plan()) == {"carol", "support"}
+
+
+def test_a_person_is_named_by_their_name_or_the_start_of_their_address(alice: User) -> None:
+    assert display_name(alice) == "Alice Archer"
+    assert display_name(User(email="dave@example.com")) == "dave"
+    assert display_name(User(email="dave@example.com", first_name=" ", last_name=" ")) == "dave"
+
+
+def test_everything_has_a_name_in_admin(plan: FamilyPlan, alice: User, bob: User) -> None:
+    invite = plan.invites.get()
+
+    assert [str(plan), str(alice.membership), str(bob.membership), str(invite)] == [
+        "The Archers",
+        "Alice Archer (owner)",
+        "Bob Baker (member)",
+        f"Invite {invite.pk}",
+    ]
+    assert str(PlanEvent(kind=PlanEvent.Kind.MEMBER_LEFT)) == "Member Left"
+
+
+def test_a_plan_is_found_by_the_zammad_id_of_its_people(plan: FamilyPlan, bob: User, carol: User) -> None:
+    ZammadUserFactory(zammad_id=57, user=bob)
+    ZammadUserFactory(zammad_id=58, user=carol)
+    ZammadUserFactory(zammad_id=59)
+
+    found = {number: FamilyPlan.objects.of_zammad_user(number).first() for number in (57, 58, 59, 60, 10**30)}
+
+    assert found == {57: plan, 58: None, 59: None, 60: None, 10**30: None}
