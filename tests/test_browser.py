@@ -1,0 +1,98 @@
+"""The way of a person through a real browser: the link, the sign-in page, the button, the page after."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import User
+from django.core import mail
+from pytest_django import Settings
+from pytest_django.live_server_helper import LiveServer
+
+from plans import services
+from plans.models import FamilyPlan, Membership
+from tests.browser import Visitor, visit
+from tests.factories import PASSWORD
+from zammad.sandbox import Sandbox
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def visitor() -> Iterator[Visitor]:
+    with visit(width=360, height=740) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def invite_url(
+    live_server: LiveServer, settings: Settings, sandbox: Sandbox, alice: User, plan: FamilyPlan
+) -> str:
+    settings.PUBLIC_URL = live_server.url
+    return services.create_invite(actor=alice, plan_id=plan.pk).url
+
+
+def test_a_person_with_an_account_follows_the_link_signs_in_and_accepts(
+    visitor: Visitor, live_server: LiveServer, invite_url: str, plan: FamilyPlan, carol: User
+) -> None:
+    # given the link, which leads to the sign-in page
+    visitor.open(invite_url)
+    assert visitor.driver.current_url.startswith(f"{live_server.url}/accounts/login/?next=/invites/")
+    assert not visitor.scrolls_sideways
+
+    # when she signs in, she is back at the invite, and nothing has happened yet
+    visitor.fill(login=carol.email, password=PASSWORD)
+    visitor.click("Sign In")
+    assert visitor.driver.current_url == invite_url
+    assert "The Archers" in visitor.reads
+    assert "carol@example.com" in visitor.reads
+    assert not visitor.scrolls_sideways
+    assert not Membership.objects.filter(user=carol).exists()
+
+    # then the button takes the seat, and she is sent on
+    visitor.click("Accept the invitation")
+    assert visitor.driver.current_url == f"{live_server.url}/invites/accepted/"
+    assert "The Archers" in visitor.reads
+    assert Membership.objects.get(user=carol).family_plan == plan
+
+
+def test_a_newcomer_signs_up_on_the_way_and_comes_back_to_the_invite(
+    visitor: Visitor, live_server: LiveServer, invite_url: str, plan: FamilyPlan
+) -> None:
+    # given a person without an account
+    visitor.open(invite_url)
+    visitor.click("sign up")
+    visitor.fill(email="newcomer@example.com", password1=PASSWORD, password2=PASSWORD)
+    visitor.click("Sign Up")
+
+    # when they type the code of the mail
+    code = re.search(r"^[A-Z0-9]{3,}-?[A-Z0-9]+$", str(mail.outbox[-1].body), re.MULTILINE)
+    assert code
+    visitor.fill(code=code[0])
+    visitor.click("Confirm")
+
+    # then the invite is before them, and its button works
+    assert visitor.driver.current_url == invite_url
+    visitor.click("Accept the invitation")
+    assert visitor.driver.current_url == f"{live_server.url}/invites/accepted/"
+    assert Membership.objects.get(user__email="newcomer@example.com").family_plan == plan
+
+
+def test_somebody_signed_in_as_another_changes_the_account_and_comes_back(
+    visitor: Visitor, live_server: LiveServer, invite_url: str, bob: User, carol: User
+) -> None:
+    # given bob at the browser, who is in the plan already
+    visitor.open(f"{live_server.url}/accounts/login/")
+    visitor.fill(login=bob.email, password=PASSWORD)
+    visitor.click("Sign In")
+    visitor.open(invite_url)
+    assert "bob@example.com" in visitor.reads
+
+    # when carol takes over
+    visitor.click("Use another account")
+    visitor.fill(login=carol.email, password=PASSWORD)
+    visitor.click("Sign In")
+
+    # then she is at the invite
+    assert visitor.driver.current_url == invite_url
+    assert "carol@example.com" in visitor.reads

@@ -1,0 +1,172 @@
+"""A company installs plans and zammad in its own project, whose user model has no user name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+PEOPLE = """
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import models
+
+
+class Manager(UserManager):
+    def create_user(self, email, password=None, **fields):
+        person = self.model(email=email, **fields)
+        person.set_password(password)
+        person.save()
+        return person
+
+
+class Person(AbstractUser):
+    username = None
+    email = models.EmailField(unique=True)
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS = []
+    objects = Manager()
+"""
+
+JOURNEY = """
+import os
+
+import django
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "company_settings"
+django.setup()
+
+from allauth.account.models import EmailAddress
+from django.core.management import call_command
+
+from people.models import Person
+from plans import services
+from plans.models import FamilyPlan, Membership
+from plans.views import InviteView
+from zammad.models import ZammadUser
+from zammad.sandbox import Sandbox
+
+call_command("makemigrations", "people", verbosity=0)
+call_command("check", fail_level="WARNING")
+call_command("migrate", verbosity=0)
+call_command("makemigrations", "plans", "zammad", check=True, dry_run=True)
+
+
+def person(email, **fields):
+    made = Person.objects.create_user(email, "correct-horse-battery", **fields)
+    EmailAddress.objects.create(user=made, email=email, verified=True, primary=True)
+    return made
+
+
+staff = person("staff@company.example", is_superuser=True)
+alice = person("alice@company.example", first_name="Alice")
+bob = person("bob@company.example")
+plan = services.create_plan(actor=staff, name="Ours", owner_email=alice.email)
+
+with Sandbox(port=0) as sandbox:
+    from django.conf import settings
+
+    settings.ZAMMAD_URL = sandbox.url
+    issued = services.create_invite(actor=alice, plan_id=plan.pk, email=bob.email)
+services.accept_invite(actor=bob, token=issued.token)
+
+seats = Membership.objects.filter(family_plan=plan).owner_first()
+print([(str(seat), seat.user.email) for seat in seats])
+print(FamilyPlan.objects.of_zammad_user(57).count())
+"""
+
+SETTINGS = """
+SECRET_KEY = "for one test"
+PUBLIC_URL = "http://127.0.0.1:8000"
+INVITE_URL = ""
+ROOT_URLCONF = "company_urls"
+AUTH_USER_MODEL = "people.Person"
+INSTALLED_APPS = [
+    "people", "plans", "zammad", "constance", "allauth", "allauth.account",
+    "django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes",
+    "django.contrib.sessions", "django.contrib.messages",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+TEMPLATES = [{
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "APP_DIRS": True,
+    "OPTIONS": {"context_processors": [
+        "django.template.context_processors.request",
+        "django.contrib.auth.context_processors.auth",
+        "django.contrib.messages.context_processors.messages",
+    ]},
+}]
+DATABASES = {"default": {
+    "ENGINE": "django.db.backends.sqlite3", "NAME": "company.sqlite3",
+    "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+STATIC_URL = "static/"
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ZAMMAD_URL = ""
+ZAMMAD_API_TOKEN = "sandbox-api-token"
+ZAMMAD_TOKEN_PREFIX = "family-plan-invite"
+ZAMMAD_WEBHOOK_SECRETS = []
+ZAMMAD_WEBHOOK_MAX_BYTES = 1048576
+ZAMMAD_CONNECT_TIMEOUT = 2.0
+ZAMMAD_DEADLINE = 8.0
+"""
+
+URLS = """
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("invites/", include("plans.urls")),
+    path("webhooks/", include("zammad.urls")),
+    path("accounts/", include("allauth.account.urls")),
+    path("admin/", admin.site.urls),
+]
+"""
+
+
+def constance_settings() -> str:
+    """Return our run-time settings, as the company would copy them from config/settings.py."""
+    text = (BASE_DIR / "config" / "settings.py").read_text()
+    return text[text.index("CONSTANCE_BACKEND") : text.index("STRAWBERRY_DJANGO")]
+
+
+def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path: Path) -> None:
+    # given a project with its own people
+    (tmp_path / "people" / "migrations").mkdir(parents=True)
+    for name, text in {
+        "people/__init__.py": "",
+        "people/models.py": PEOPLE,
+        "people/migrations/__init__.py": "",
+        "company_settings.py": SETTINGS + constance_settings(),
+        "company_urls.py": URLS,
+        "journey.py": JOURNEY,
+    }.items():
+        (tmp_path / name).write_text(text)
+
+    # when a plan is created and an invite accepted there
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "journey.py"],
+        cwd=tmp_path,
+        env={"PATH": os.defpath, "PYTHONPATH": f"{tmp_path}{os.pathsep}{BASE_DIR}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    # then both people have their seats, and the migrations fit
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-2:] == [
+        "[('Alice (owner)', 'alice@company.example'), ('bob (member)', 'bob@company.example')]",
+        "0",
+    ]
