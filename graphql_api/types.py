@@ -84,14 +84,26 @@ def peers_of(plan: models.FamilyPlan) -> list[models.FamilyPlan]:
 
 
 def fetch_for_peers(
-    plan: models.FamilyPlan, name: str, relation: str, rows: Callable[[], QuerySet[Any]]
+    plan: models.FamilyPlan,
+    name: str,
+    relation: str,
+    rows: Callable[[], QuerySet[Any]],
+    page: Page | None = None,
 ) -> list[Any]:
-    """Fetch a relation of a plan, in one query for its whole page, and keep it under a name.
+    """Fetch a page of a plan's relation, in one query for all its peers, and keep it under a name.
 
     The number of queries depends on the shape of the operation only, also under aliases.
     """
-    if name not in plan.__dict__:
-        prefetch_related_objects(peers_of(plan), Prefetch(relation, queryset=rows(), to_attr=name))
+    if name in plan.__dict__:
+        return cast("list[Any]", plan.__dict__[name])
+    peers = peers_of(plan)
+    if len(peers) == 1:
+        # The same in a simpler statement: a page for each of many takes a window function.
+        found = rows().filter(family_plan=plan)
+        plan.__dict__[name] = list(page.slice_of(found) if page else found)
+    else:
+        found = page.slice_of(rows()) if page else rows()
+        prefetch_related_objects(peers, Prefetch(relation, queryset=found, to_attr=name))
     return cast("list[Any]", plan.__dict__[name])
 
 
@@ -290,7 +302,8 @@ def plan_invites(
         root,
         f"invites_{status}_{page.size}_{page.after}",
         "invites",
-        lambda: page.slice_of(invites.select_related(*PEOPLE_OF_INVITE)),
+        lambda: invites.select_related(*PEOPLE_OF_INVITE),
+        page,
     )
     return page.connection_of(rows)
 
@@ -305,7 +318,8 @@ def plan_events(
         root,
         f"events_{page.size}_{page.after}",
         "events",
-        lambda: page.slice_of(models.PlanEvent.objects.select_related(*PEOPLE_OF_EVENT)),
+        lambda: models.PlanEvent.objects.select_related(*PEOPLE_OF_EVENT),
+        page,
     )
     return page.connection_of(rows)
 
