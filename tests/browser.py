@@ -48,27 +48,29 @@ class Visitor:
         )
         page = self.driver.find_element(By.TAG_NAME, "html").id
         element.click()
-        WebDriverWait(self.driver, PATIENCE).until(
+        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(
             lambda driver: (
                 driver.find_element(By.TAG_NAME, "html").id != page
                 and driver.execute_script("return document.readyState") == "complete"
             )
         )
 
-    def find(self, selector: str) -> WebElement:
-        """Wait for what a script of the page shows."""
+    def find(self, selector: str, *, words: str = "") -> WebElement:
+        """Wait for what a script of the page shows, with these words in it."""
 
         def shown(driver: webdriver.Chrome) -> WebElement | None:
             elements = driver.find_elements(By.CSS_SELECTOR, selector)
-            return next((element for element in elements if element.is_displayed()), None)
+            return next((one for one in elements if one.is_displayed() and words in one.text), None)
 
-        found = WebDriverWait(self.driver, PATIENCE).until(shown, f"Nothing shows at {selector}.")
+        found = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(
+            shown, f"Nothing shows at {selector}."
+        )
         assert found
         return found
 
     def until_reads(self, words: str) -> None:
         """Wait until a script of the page has written this."""
-        WebDriverWait(self.driver, PATIENCE).until(
+        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(
             lambda _: words in self.reads, f"The page does not say: {words}"
         )
 
@@ -84,9 +86,16 @@ class Visitor:
         )
 
     def log(self, kind: str) -> list[dict[str, Any]]:
-        """Return what Chromium noted since the last time: "browser" is the console, "performance" the network."""
+        """Return what Chromium noted since the last time on the console ("browser") or of the network
+        ("performance").
+        """
         entries: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
         return entries
+
+    def reaches(self, element: WebElement) -> bool:
+        """Tell whether nothing needs to be scrolled sideways to see something whole."""
+        script = "return arguments[0].getBoundingClientRect().right <= innerWidth"
+        return bool(self.driver.execute_script(script, element))
 
     @property
     def scrolls_sideways(self) -> bool:

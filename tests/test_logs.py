@@ -21,6 +21,14 @@ def formatted(message: str, *args: object) -> str:
         (f'"GET /invites/{TOKEN}/ HTTP/1.1" 200', 'INFO "GET /invites/***/ HTTP/1.1" 200'),
         (f"/accounts/login/?next=/invites/{TOKEN}/", "INFO /accounts/login/?next=/invites/***/"),
         (f"/accounts/login/?next=%2Finvites%2F{TOKEN}%2F", "INFO /accounts/login/?next=%2Finvites%2F***%2F"),
+        (
+            f"GET /graphql/?q=acceptInvite(input%3A%20%7Btoken%3A%20%22{TOKEN}%22%7D) HTTP/1.1",
+            "INFO GET /graphql/?*** HTTP/1.1",
+        ),
+        (
+            "/accounts/login/?next=/graphql/%3Fvariables%3Dlena%2540acme.example",
+            "INFO /accounts/login/?next=/graphql/%3F***",
+        ),
         ("DETAIL:  Key (email)=(lena@acme.example) exists", "INFO DETAIL:  Key (email)=(***@***) exists"),
         ("550 <o'hara+x@mail.acme.example>: unknown", "INFO 550 <o'***@***>: unknown"),
         ("nothing to hide", "INFO nothing to hide"),
