@@ -12,7 +12,13 @@ import strawberry_django
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
-from graphql import DirectiveNode, GraphQLError, NoSchemaIntrospectionCustomRule, ValidationRule
+from graphql import (
+    DirectiveNode,
+    GraphQLError,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    ValidationRule,
+)
 from strawberry import relay
 from strawberry.extensions import (
     AddValidationRules,
@@ -292,9 +298,7 @@ class Mutation:
     def create_plan(
         self, info: Info, data: Annotated[CreatePlanInput, input_of("The plan to create.")]
     ) -> Any:
-        plan = services.create_plan(
-            actor=info.context.viewer, name=data.name, owner_email=data.owner_email or ""
-        )
+        plan = services.create_plan(actor=info.context.viewer, name=data.name, owner_email=data.owner_email)
         return CreatedPlan(plan=plan)  # type: ignore[arg-type]
 
     @mutation("CreateInvite", CreatedInvite, "Hold a seat, and get the link to hand out for it.")
@@ -302,7 +306,7 @@ class Mutation:
         self, info: Info, data: Annotated[CreateInviteInput, input_of("The invite to create.")]
     ) -> Any:
         issued = services.create_invite(
-            actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"), email=data.email or ""
+            actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"), email=data.email
         )
         return CreatedInvite(invite=issued.invite, token=issued.token, url=issued.url)  # type: ignore[arg-type]
 
@@ -383,6 +387,26 @@ class MaxDirectives(ValidationRule):
             )
 
 
+class OneOperation(ValidationRule):
+    """Refuse a document that leaves open which of its operations is meant."""
+
+    count = 0
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: object) -> None:
+        self.count += 1
+        if self.count == 2:
+            self.report_error(GraphQLError("Name the operation to run: there are several.", [node]))
+
+
+class NameOneOfSeveral(SchemaExtension):
+    """Hold what GraphQL demands: Strawberry would run the first operation of several."""
+
+    def on_operation(self) -> Iterator[None]:
+        if self.execution_context._provided_operation_name is None:
+            self.execution_context.validation_rules += (OneOperation,)
+        yield
+
+
 def may_explore(viewer: models.Viewer) -> bool:
     """Tell whether the viewer gets GraphiQL and introspection."""
     return settings.DEBUG or (viewer.is_active and viewer.is_staff)
@@ -438,6 +462,7 @@ schema = Schema(
         lambda: MaxTokensLimiter(max_token_count=settings.GRAPHQL_MAX_TOKENS),
         lambda: AddValidationRules(RULES),
         IntrospectionForStaff,
+        NameOneOfSeveral,
         lambda: ParserCache(maxsize=256),
         lambda: ValidationCache(maxsize=256),
     ],

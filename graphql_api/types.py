@@ -281,6 +281,8 @@ def plan_seats_taken(root: strawberry.Parent[models.FamilyPlan], info: Info) -> 
 
 
 def plan_seats_available(root: strawberry.Parent[models.FamilyPlan], info: Info) -> int:
+    if root.closed_at:
+        return 0
     return max(0, plan_user_limit(root, info) - plan_seats_taken(root, info))
 
 

@@ -26,6 +26,7 @@ from strawberry.types import ExecutionResult
 
 from graphql_api.schema import may_explore, schema
 from graphql_api.types import Context
+from zammad.deadline import shared_time
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,9 @@ class GraphQLView(StrawberryView[Context, None]):
         try:
             check_body(request)
             identify(request)
-            return self.run(request=request)
+            # An operation may hold many mutations, and each asks Zammad.
+            with shared_time(settings.ZAMMAD_DEADLINE):
+                return self.run(request=request)
         except Refused as refused:
             return self.refusal(refused.status, str(refused), {"code": refused.code})
         except HTTPException as error:

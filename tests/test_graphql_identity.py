@@ -17,7 +17,7 @@ from pytest_django import Settings
 from time_machine import TimeMachineFixture
 
 from plans.models import FamilyPlan
-from tests.api import JSON, URL, post
+from tests.api import JSON, URL, client_of, post
 from tests.factories import PASSWORD, OwnerFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
@@ -270,3 +270,9 @@ def test_nothing_about_a_token_is_remembered_between_requests(alice: User) -> No
     alice.delete()
     check_unknown(post(client, WHO, **with_token))
     check_who(post(client, WHO), None)
+
+
+def test_the_endpoint_answers_without_its_slash_too() -> None:
+    response = client_of(None).post("/graphql", {"query": "{ __typename }"}, content_type="application/json")
+
+    assert response.json() == {"data": {"__typename": "Query"}}

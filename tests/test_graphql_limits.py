@@ -223,6 +223,18 @@ def test_an_operation_is_chosen_by_its_name() -> None:
     assert response.json() == {"data": {"b": "Query"}}
 
 
+@pytest.mark.parametrize("name", [None, ""])
+def test_one_of_several_operations_must_be_named(name: str | None) -> None:
+    document = "query A { a: __typename } mutation B { b: __typename }"
+
+    for _ in range(2):  # the second finds the document in the caches
+        response = send(json.dumps({"query": document, "operationName": name}))
+
+        assert "data" not in response.json()
+        assert len(errors_of(response)) == 1
+    assert send(json.dumps({"query": document, "operationName": "A"})).json() == {"data": {"a": "Query"}}
+
+
 @pytest.mark.parametrize(
     "content_type",
     [

@@ -244,6 +244,7 @@ def test_a_closed_plan_is_still_there_for_staff(support: User) -> None:
 
     assert seen["closedAt"] == "2026-08-03T12:00:00+00:00"
     assert (seen["owner"], seen["members"], seen["seatsTaken"]) == (None, [], 0)
+    assert seen["seatsAvailable"] == 0
 
 
 ODD_IDS = [

@@ -89,6 +89,8 @@ def test_only_post_is_answered(client: Client, method: str) -> None:
 
     assert response.status_code == 405
     assert response["Allow"] == "POST"
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
+    assert response.content == (b"" if method == "head" else b"only POST is taken here\n")
     assert nothing_stored()
 
 

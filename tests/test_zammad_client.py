@@ -29,7 +29,7 @@ from zammad.client import (
     ZammadUnreadable,
     get_client,
 )
-from zammad.deadline import Deadline
+from zammad.deadline import Deadline, shared_time
 from zammad.sandbox import Fault, Reply, Sandbox
 
 TOKENS = "/api/v1/user_access_token"
@@ -756,3 +756,30 @@ def test_a_project_without_zammad_fails_upon_use(settings: Settings) -> None:
 
     with pytest.raises(ZammadUnreachable, match="not configured"):
         get_client().me()
+
+
+# --- Operations that share their time --------------------------------------------------------------
+
+
+def test_operations_of_one_request_wait_no_longer_together_than_one(
+    hurried: ZammadClient, sandbox: Sandbox
+) -> None:
+    sandbox.faults.set(f"POST {TOKENS}", Fault.HANG)
+    began = time.monotonic()
+
+    with shared_time(SHORT):
+        for _ in range(5):
+            with pytest.raises(ZammadUnreachable, match="did not answer in time"):
+                hurried.create_access_token(name=NAME, expires_on=EXPIRES_ON)
+
+    # Five of their own would take five times as long, and only the first was asked at all.
+    assert time.monotonic() - began < 3 * SHORT
+    assert len(sandbox.calls) == 1
+
+
+def test_whoever_shared_time_with_nobody_has_all_of_it_again(hurried: ZammadClient, sandbox: Sandbox) -> None:
+    sandbox.faults.set(f"POST {TOKENS}", Fault.HANG, times=1)
+    with shared_time(SHORT), pytest.raises(ZammadUnreachable):
+        hurried.create_access_token(name=NAME, expires_on=EXPIRES_ON)
+
+    assert hurried.create_access_token(name=NAME, expires_on=EXPIRES_ON)

@@ -200,6 +200,7 @@ class ZammadClient:
         self, method: str, path: str, *, deadline: Deadline, cap: int, **asked: Any
     ) -> tuple[requests.Response, bytes]:
         try:
+            deadline.check()  # operations before this one may have used up the time they share
             with self._session.request(
                 method,
                 f"{self._url}/api/v1/{path}",

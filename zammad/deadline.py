@@ -5,7 +5,8 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +27,11 @@ class Deadline:
     _outer: Token["Deadline"]
 
     def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
+        self._shared = _shared_time.get()
+        if self._shared is not None:
+            seconds = min(seconds, max(self._shared.left, 0))
+        self._began_at = time.monotonic()
+        self._ends_at = self._began_at + seconds
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(seconds, self._cut)
@@ -42,6 +47,8 @@ class Deadline:
     ) -> None:
         self._timer.cancel()
         _operation.reset(self._outer)
+        if self._shared is not None:
+            self._shared.left -= time.monotonic() - self._began_at
         with self._lock:
             for sock in self._sockets:
                 sock.close()
@@ -71,6 +78,24 @@ class Deadline:
             for sock in self._sockets:
                 with suppress(OSError):  # the other side was faster
                     sock.shutdown(socket.SHUT_RDWR)
+
+
+class _SharedTime:
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+
+_shared_time: ContextVar[_SharedTime | None] = ContextVar("zammad_shared_time", default=None)
+
+
+@contextmanager
+def shared_time(seconds: float) -> Iterator[None]:
+    """Let all operations within it wait no longer than this together, such as those of one request."""
+    token = _shared_time.set(_SharedTime(seconds))
+    try:
+        yield
+    finally:
+        _shared_time.reset(token)
 
 
 # Connections are pooled and shared by threads: this tells them for whom they work now.
