@@ -11,6 +11,7 @@ urlpatterns = [
     path("", home, name="home"),
     path("healthz", healthz, name="healthz"),
     path("graphql/", graphql, name="graphql"),
+    path("graphql", graphql),  # a POST cannot be redirected to where the slash is
     path("invites/", include("plans.urls")),
     path("webhooks/", include("zammad.urls")),
     path("accounts/", include("allauth.account.urls")),

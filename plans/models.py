@@ -32,6 +32,10 @@ MAX_USER_LIMIT = 100
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+# Letters and symbols to Unicode, and blank to the eye.
+BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+
+
 def display_name(user: User) -> str:
     """Name a person as others see them: the full name, else the address up to the @."""
     return user.get_full_name().strip() or user.email.partition("@")[0]
@@ -61,12 +65,14 @@ def is_storable(text: str) -> bool:
 
 
 def validate_plan_name(name: str) -> None:
-    """Refuse what a reader could not see or would take for a link.
+    """Refuse what a reader could not see, would read otherwise, or take for a link.
 
     :raises ValidationError:
     """
     if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or char in BIDI_CONTROLS for char in name):
         raise ValidationError("A plan's name is one line without control characters.")
+    if not any(unicodedata.category(char)[0] in "LNPS" and char not in BLANK_LETTERS for char in name):
+        raise ValidationError("A plan's name has something to read in it.")
     if "://" in name:
         raise ValidationError("A plan's name contains no link.")
 

@@ -155,12 +155,14 @@ def signed_in(actor: Viewer) -> User:
     return actor
 
 
-def normal_address(email: str, *, field: str) -> str:
-    """Return an address in the form we compare; an empty one stays empty.
+def normal_address(email: str | None, *, field: str) -> str:
+    """Return an address in the form we compare; none is empty.
+
+    A blank one is refused: an invite that a client's slip leaves open to everybody is no favour.
 
     :raises InvalidInput:
     """
-    if not email.strip():
+    if email is None:
         return ""
     try:
         address = validate_email(email.strip(), check_deliverability=False).normalized.lower()

@@ -8,7 +8,6 @@ No HTTP or mail call is made while a transaction is open.
 from __future__ import annotations
 
 import datetime
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,8 +61,6 @@ if TYPE_CHECKING:
 
     from plans.models import Viewer
 
-logger = logging.getLogger(__name__)
-
 Kind = PlanEvent.Kind
 
 
@@ -95,7 +92,7 @@ class InvitePreview:
     refusal: Refusal | None
 
 
-def create_plan(*, actor: Viewer, name: str, owner_email: str = "") -> FamilyPlan:
+def create_plan(*, actor: Viewer, name: str, owner_email: str | None = None) -> FamilyPlan:
     """Create a plan with its owner: the actor, or for staff whoever verified the address.
 
     :raises NotAuthenticated:
@@ -130,7 +127,7 @@ def create_plan(*, actor: Viewer, name: str, owner_email: str = "") -> FamilyPla
     return plan
 
 
-def create_invite(*, actor: Viewer, plan_id: int, email: str = "") -> IssuedInvite:
+def create_invite(*, actor: Viewer, plan_id: int, email: str | None = None) -> IssuedInvite:
     """Hold a seat for whoever brings the token that is answered, and mail it if asked to.
 
     :raises NotAuthenticated:

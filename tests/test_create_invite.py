@@ -380,3 +380,13 @@ def test_the_lifetime_begins_when_the_invite_is_written(
         issued = create_invite(actor=alice, plan_id=plan.pk)
 
     assert issued.invite.expires_at == NOON + timedelta(seconds=5) + 48 * HOUR
+
+
+@pytest.mark.parametrize("email", ["", "  "])
+def test_a_blank_address_does_not_open_an_invite_to_everybody(
+    plan: FamilyPlan, alice: User, sandbox: Sandbox, email: str
+) -> None:
+    with refused("INVALID_INPUT", field="email"):
+        create_invite(actor=alice, plan_id=plan.pk, email=email)
+
+    assert sandbox.calls == []

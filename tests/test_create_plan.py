@@ -137,6 +137,12 @@ def test_being_staff_alone_creates_no_plan(carol: User) -> None:
         create_plan(actor=carol, name="The Carvers")
 
 
+@pytest.mark.parametrize("owner_email", ["", "  "])
+def test_a_blank_address_is_a_slip_and_not_oneself(carol: User, self_service: None, owner_email: str) -> None:
+    with refused("INVALID_INPUT", field="owner_email"):
+        create_plan(actor=carol, name="The Carvers", owner_email=owner_email)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -150,6 +156,9 @@ def test_being_staff_alone_creates_no_plan(carol: User) -> None:
         "half \ud800",
         "right\u202eot tfel",
         "see https://evil.example",
+        "\u200b\u200b",
+        "\u3164",
+        "\u2800 \u00ad",
     ],
 )
 def test_a_name_is_one_short_line_without_tricks(carol: User, self_service: None, name: str) -> None:

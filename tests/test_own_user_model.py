@@ -113,6 +113,7 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ZAMMAD_URL = ""
+WEB_THREADS = 16
 ZAMMAD_API_TOKEN = "sandbox-api-token"
 ZAMMAD_TOKEN_PREFIX = "family-plan-invite"
 ZAMMAD_WEBHOOK_SECRETS = []

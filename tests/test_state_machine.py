@@ -256,7 +256,7 @@ class PlansMachine(RuleBasedStateMachine):
             expected = self.cannot_issue(plan, email_of)
 
         def journey() -> None:
-            email = "" if email_of is None else self.cast[email_of].email
+            email = None if email_of is None else self.cast[email_of].email
             made.append(services.create_invite(actor=self.actor(who), plan_id=plan.id, email=email))
 
         made: list[services.IssuedInvite] = []

@@ -206,7 +206,9 @@ class FamilyPlanAdmin(JourneyAdmin):
             right=CHANGE_PLAN,
             offered=lambda plan: plan.closed_at is None,
             form=InviteForm,
-            call=lambda actor, plan, email: services.create_invite(actor=actor, plan_id=plan.pk, email=email),
+            call=lambda actor, plan, email: services.create_invite(
+                actor=actor, plan_id=plan.pk, email=email or None
+            ),
             done="Made invite {result.invite.pk}.",
         ),
         Journey(
@@ -293,7 +295,7 @@ class MembershipAdmin(OfPlanAdmin):
             right=CHANGE_PLAN,
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.detach_member(actor=actor, membership_id=membership.pk),
-            done="Detached {obj}.",
+            done="Detached user {obj.user_id}.",
         ),
         Journey(
             name="transfer",
@@ -304,7 +306,7 @@ class MembershipAdmin(OfPlanAdmin):
             call=lambda actor, membership: services.transfer_ownership(
                 actor=actor, membership_id=membership.pk
             ),
-            done="Made {obj} the owner.",
+            done="Made user {obj.user_id} the owner.",
         ),
     )
 
