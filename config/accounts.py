@@ -1,14 +1,28 @@
 """How accounts are made and written to: by address, under a user name that nobody sees."""
 
+import logging
 import uuid
+from collections.abc import Callable
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.urls import reverse
+
+from plans.outside import TooManyWaiting, outside_world
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 30  # seconds
+
+
+class MailUnavailable(Exception):
+    """A mail about an account could not be handed over; asking for it again may help."""
 
 
 def opaque_username() -> str:
@@ -27,4 +41,32 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
         # Whoever asks chooses the Host header, and allauth would put it into the mail.
         site = SimpleNamespace(name="Family Plans", domain=settings.PUBLIC_URL)
-        super().send_mail(template_prefix, email, {**context, **ours, "current_site": site})
+        try:
+            with outside_world():
+                super().send_mail(template_prefix, email, {**context, **ours, "current_site": site})
+        except (OSError, TooManyWaiting) as error:
+            # Only its kind: the text of an error holds the address that was refused.
+            logger.warning("A mail about an account failed: %s", type(error).__name__)
+            raise MailUnavailable from None
+
+
+class MailUnavailableMiddleware:
+    """Tell a person whose mail could not be sent to try again, in the form the client speaks."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, MailUnavailable):
+            return None
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        if request.path.startswith("/_allauth/"):
+            error = {"code": "mail_unavailable", "message": "The mail could not be sent. Try again soon."}
+            response: HttpResponse = JsonResponse({"status": status, "errors": [error]}, status=status)
+        else:
+            response = render(request, "mail_unavailable.html", status=status)
+        response["Retry-After"] = str(RETRY_AFTER)
+        return response

@@ -96,6 +96,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "config.accounts.MailUnavailableMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -260,6 +261,11 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.server": {"handlers": [], "level": "INFO", "propagate": True},
         "granian.access": {"handlers": [], "level": "INFO", "propagate": True},
+        # Whoever scans the internet sends such things; they are answered 400, and no errors of ours.
+        **{
+            f"django.security.{odd}": {"handlers": [], "level": "CRITICAL", "propagate": True}
+            for odd in ("DisallowedHost", "RequestDataTooBig", "TooManyFieldsSent")
+        },
     },
 }
 
@@ -317,7 +323,6 @@ CONSTANCE_CONFIG_FIELDSETS = (
 STRAWBERRY_DJANGO = {
     "MUTATIONS_DEFAULT_HANDLE_ERRORS": True,
     "FIELD_DESCRIPTION_FROM_HELP_TEXT": False,
-    "PAGINATION_DEFAULT_LIMIT": 100,
 }
 
 # --- What no start accepts -------------------------------------------------------------

@@ -1,15 +1,15 @@
 """Start the production server, in place of this process."""
 
 import fcntl
+import hashlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
@@ -25,8 +25,7 @@ class Command(BaseCommand):
             raise CommandError("Set WEB_CONCURRENCY to the number of processes, or leave it out.")
         refuse_taken_port("PORT", settings.HOST, settings.PORT)
         call_command("check", deploy=True)
-        with alone(settings.STATIC_ROOT):
-            call_command("collectstatic", interactive=False, verbosity=0)
+        collect_static_files()
         call_command("migrate", interactive=False, verbosity=1)
         granian = str(Path(sys.executable).with_name("granian"))
         sys.stdout.flush()
@@ -47,16 +46,27 @@ class Command(BaseCommand):
         )
 
 
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Wait until no other process that starts works in a directory: each would delete the other's files."""
-    directory.mkdir(exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def collect_static_files() -> None:
+    """Collect what is not collected yet, while no other process that starts does the same.
+
+    Never without need: files that are written anew are missing for a moment, and a process of a
+    server that runs beside, or starts just then, stumbles over that.
+    """
+    found = sorted(
+        (path, storage.get_modified_time(path).timestamp())
+        for finder in get_finders()
+        for path, storage in finder.list(None)
+    )
+    digest = hashlib.sha256(repr(found).encode()).hexdigest()
+    settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+    with (settings.STATIC_ROOT / ".collected").open("a+") as stamp:
+        fcntl.flock(stamp, fcntl.LOCK_EX)
+        stamp.seek(0)
+        if stamp.read() == digest:
+            return
+        call_command("collectstatic", interactive=False, verbosity=0)
+        stamp.truncate(0)
+        stamp.write(digest)
 
 
 def refuse_taken_port(name: str, host: str, port: int) -> None:
