@@ -27,14 +27,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 from constance.models import Constance
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 from django.db import connections
-from django.db.models import Count, F, Q
+from django.db.models import Count, F, Model, Q
 from django.db.utils import ConnectionHandler
 from django.test import Client, override_settings
 from django.utils import timezone
@@ -43,6 +45,7 @@ from pytest_django import DjangoDbBlocker
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership
 from tests.api import JSON
+from tests.factories import UserFactory
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import Call, Sandbox
 
@@ -85,6 +88,23 @@ def scratch_database(kind: str, directory: Path) -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 
+@contextmanager
+def orm_on(database_url: str) -> Iterator[None]:
+    """Let the ORM of this thread work on another database."""
+    with mock.patch.dict(os.environ, {"DATABASE_URL": database_url}):
+        settings: Any = Env().dj_db_url("DATABASE_URL")
+    if settings["ENGINE"].endswith("sqlite3"):
+        settings["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 20}
+    theirs = ConnectionHandler({"default": settings}).create_connection("default")
+    ours = connections["default"]
+    connections["default"] = theirs
+    try:
+        yield
+    finally:
+        theirs.close()
+        connections["default"] = ours
+
+
 # --- The server ----------------------------------------------------------------------------------
 
 
@@ -116,6 +136,7 @@ class ProductionServer:
     database_url: str
     zammad_url: str = "http://127.0.0.1:9"
     more: Mapping[str, str] = field(default_factory=dict)
+    command: str = "serve"
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -148,7 +169,7 @@ class ProductionServer:
         """Serve, and return once it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"],
+                [sys.executable, "manage.py", self.command],
                 cwd=BASE_DIR,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -164,7 +185,8 @@ class ProductionServer:
 
     def is_healthy(self) -> bool:
         try:
-            return self.get("/healthz").status == 200
+            host = urlsplit(self.environment["PUBLIC_URL"]).netloc
+            return self.get("/healthz", Host=host).status == 200
         except (OSError, http.client.HTTPException):
             return False
 
@@ -190,20 +212,15 @@ class ProductionServer:
     @contextmanager
     def database(self) -> Iterator[None]:
         """Let the ORM of this thread work on the server's database, with the server's key."""
-        env = Env()
-        with override_environment("DATABASE_URL", self.database_url):
-            settings: Any = env.dj_db_url("DATABASE_URL")
-        if settings["ENGINE"].endswith("sqlite3"):
-            settings["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 20}
-        theirs = ConnectionHandler({"default": settings}).create_connection("default")
-        ours = connections["default"]
-        connections["default"] = theirs
-        try:
-            with override_settings(SECRET_KEY=self.environment["SECRET_KEY"]):
-                yield
-        finally:
-            theirs.close()
-            connections["default"] = ours
+        with orm_on(self.database_url), override_settings(SECRET_KEY=self.environment["SECRET_KEY"]):
+            yield
+
+    def make_account(self, email: str, password: str, **fields: object) -> User:
+        """Make a person who can sign in with a password here: the tests' own hash is weaker."""
+        hashed = PBKDF2PasswordHasher().encode(password, secrets.token_hex(11))
+        person: User = UserFactory(email=email, **fields)
+        User.objects.filter(pk=person.pk).update(password=hashed)
+        return person
 
     def session_of(self, person: User) -> str:
         """Sign a person in, faster than by a password, and return their session token."""
@@ -270,25 +287,20 @@ class ProductionServer:
 
 
 @contextmanager
-def override_environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
 def production_server(
-    kind: str, directory: Path, *, zammad_url: str = "http://127.0.0.1:9", **more: str
+    kind: str,
+    directory: Path,
+    *,
+    zammad_url: str = "http://127.0.0.1:9",
+    command: str = "serve",
+    **more: str,
 ) -> Iterator[ProductionServer]:
     """Serve on a database of the test's own, which the ORM of this thread works on, too."""
+    if kind == "postgresql":
+        # Each thread holds a connection, and several servers share PostgreSQL's usual hundred.
+        more = {"WEB_THREADS": "8", **more}
     with scratch_database(kind, directory) as database_url:
-        server = ProductionServer(directory, database_url, zammad_url, more)
+        server = ProductionServer(directory, database_url, zammad_url, more, command)
         try:
             server.start()
             with server.database():
@@ -352,7 +364,16 @@ def production(_production: Production) -> Iterator[Production]:
 
 def empty_database() -> None:
     # In this order, for a seat protects its person.
-    for model in (FamilyPlanInvite, Membership, FamilyPlan, WebhookDelivery, ZammadUser, User, Constance):
+    models: list[type[Model]] = [
+        FamilyPlanInvite,
+        Membership,
+        FamilyPlan,
+        WebhookDelivery,
+        ZammadUser,
+        User,
+        Constance,
+    ]
+    for model in models:
         model._default_manager.all().delete()
 
 

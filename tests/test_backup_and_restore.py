@@ -1,0 +1,182 @@
+"""A backup that was taken while people were being invited restores into a service that goes on.
+
+With the tools that operators have: sqlite3 for a file, pg_dump and pg_restore for PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import constance
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from pytest_django import DjangoDbBlocker
+
+from plans.models import FamilyPlan, FamilyPlanInvite, digest_of
+from plans.services import accept_invite
+from tests.api import node_id
+from tests.factories import MembershipFactory, OwnerFactory, UserFactory
+from tests.production import KINDS, OK, Production, check_promises, orm_on, scratch_database, wait_for
+from zammad.models import ZammadUser
+
+
+@contextmanager
+def pouring(invite: Callable[[], tuple[str, dict[str, object]]]) -> Iterator[list[str]]:
+    """Invite on and on beside the block, and collect the tokens."""
+    tokens: list[str] = []
+    enough = threading.Event()
+
+    def pour() -> None:
+        while not enough.is_set():
+            code, answer = invite()
+            if code != OK:
+                return
+            tokens.append(str(answer["token"]))
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    try:
+        yield tokens
+    finally:
+        enough.set()
+        thread.join()
+
+
+def run(*command: str) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is missing")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def back_up_with_backup(source: str, _target: str, copy: Path) -> None:
+    run("sqlite3", source.removeprefix("sqlite:///"), f".backup {copy}")
+
+
+def back_up_with_vacuum(source: str, _target: str, copy: Path) -> None:
+    run("sqlite3", source.removeprefix("sqlite:///"), f"VACUUM INTO '{copy}'")
+
+
+def back_up_with_pg_dump(source: str, target: str, copy: Path) -> None:
+    run("pg_dump", "--format=custom", f"--file={copy}", source)
+    run("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={target}", str(copy))
+
+
+@pytest.mark.parametrize(
+    ("_production", "back_up"),
+    [
+        pytest.param("sqlite", back_up_with_backup, id="sqlite-backup", marks=KINDS[0].marks),
+        pytest.param("sqlite", back_up_with_vacuum, id="sqlite-vacuum-into", marks=KINDS[0].marks),
+        pytest.param("postgresql", back_up_with_pg_dump, id="postgresql", marks=KINDS[1].marks),
+    ],
+    indirect=["_production"],
+)
+def test_a_backup_taken_while_serving_restores_and_an_invite_from_before_still_opens(
+    production: Production, back_up: Callable[[str, str, Path], None], tmp_path: Path
+) -> None:
+    # given a server that is kept busy with invites
+    server = production.server
+    constance.config.INVITES_PER_DAY = 10_000
+    owner = OwnerFactory(family_plan__user_limit=100)
+    MembershipFactory.create_batch(3, family_plan=owner.family_plan)
+    kind = "sqlite" if server.database_url.startswith("sqlite") else "postgresql"
+    invite = partial(
+        server.mutate, server.session_of(owner.user), "createInvite", planId=node_id(owner.family_plan)
+    )
+    with scratch_database(kind, tmp_path) as target:
+        copy = tmp_path / "copy"
+        with pouring(invite) as tokens:
+            wait_for(lambda: len(tokens) >= 5)
+
+            # when a backup is made meanwhile
+            before = list(tokens)
+            back_up(server.database_url, target, copy)
+
+        # then a new database holds what had been answered before it
+        restored = f"sqlite:///{copy}" if kind == "sqlite" else target
+        with orm_on(restored):
+            call_command("migrate", check_unapplied=True, verbosity=0)
+            check_promises()
+            found = FamilyPlanInvite.objects.filter(token_digest__in=map(digest_of, before))
+            assert found.count() == len(before)
+            assert constance.config.INVITES_PER_DAY == 10_000
+            # and an invite from before still opens, and no other row stands in its way
+            person = UserFactory()
+            assert accept_invite(actor=person, token=before[0]).family_plan.memberships.count() == 5
+            check_promises()
+
+
+# --- Migrations ------------------------------------------------------------------------------------
+
+DATABASES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.postgresql)]
+FIRST = [("plans", "0001_initial"), ("zammad", "0001_initial")]
+NOW = datetime(2026, 8, 3, 9, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_an_empty_database_is_migrated_step_by_step(
+    kind: str, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock(), scratch_database(kind, tmp_path) as url, orm_on(url):
+        # when each migration is applied by itself, as by somebody who takes every version
+        executor = MigrationExecutor(connection)
+        for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            MigrationExecutor(connection).migrate([(migration.app_label, migration.name)])
+
+        # then nothing is left to do, and the service works
+        call_command("migrate", check_unapplied=True, verbosity=0)
+        call_command("makemigrations", check_changes=True, dry_run=True, verbosity=0)
+        OwnerFactory()
+        check_promises()
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_full_database_of_the_first_version_keeps_everything(
+    kind: str, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock(), scratch_database(kind, tmp_path) as url, orm_on(url):
+        # given a database of the first version, with a plan, a member, an invite and a Zammad user
+        executor = MigrationExecutor(connection)
+        needed = [key for key in executor.loader.graph.leaf_nodes() if key[0] not in {"plans", "zammad"}]
+        fill(executor.migrate([*FIRST, *needed]).apps)
+
+        # when it is migrated to the newest
+        call_command("migrate", verbosity=0)
+
+        # then everything is there, and works
+        call_command("migrate", check_unapplied=True, verbosity=0)
+        plan = FamilyPlan.objects.get()
+        assert (plan.name, plan.user_limit, plan.memberships.count()) == ("The Archers", 3, 2)
+        assert plan.invites.get(is_used=True).user == ZammadUser.objects.get(zammad_id=57).user
+        check_promises()
+        assert accept_invite(actor=UserFactory(), token="t" * 43).family_plan == plan
+        check_promises()
+
+
+def fill(apps: Any) -> None:
+    """Write rows as the first version did."""
+    user, plan = apps.get_model("auth", "User"), apps.get_model("plans", "FamilyPlan")
+    owner, member = (user.objects.create(username=name, email=f"{name}@example.com") for name in "ab")
+    archers = plan.objects.create(name="The Archers", user_limit=3)
+    for person, role in ((owner, "OWNER"), (member, "MEMBER")):
+        apps.get_model("plans", "Membership").objects.create(user=person, family_plan=archers, role=role)
+    for number, person in ((1, member), (2, None)):
+        apps.get_model("plans", "FamilyPlanInvite").objects.create(
+            family_plan=archers,
+            created_by=owner,
+            token_digest=digest_of("t" * 43) if person is None else "0" * 64,
+            zammad_token_name=f"family-plan-invite-{number}",
+            expires_at=datetime(2999, 1, 1, tzinfo=UTC),
+            user=person,
+        )
+    apps.get_model("zammad", "ZammadUser").objects.create(zammad_id=57, user=member, updated_at=NOW)
