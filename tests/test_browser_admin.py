@@ -187,7 +187,7 @@ def test_deliveries_are_chosen_by_their_outcome_and_read(visitor: Visitor, lena:
 
     # then the reason stands in the list
     [row] = rows_of(visitor, "#result_list")
-    assert row.endswith("Ignored The body is not JSON. - ticket updated 1")
+    assert row.endswith("Ignored The body is not JSON. - ticket updated")
 
     # and what was applied can be read in full, and not changed
     visitor.click("Applied")
