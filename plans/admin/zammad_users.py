@@ -7,18 +7,35 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 
-from plans.admin.journeys import Journey, JourneyAdmin, is_id
-from plans.models import (
-    may_read_all_plans,
-)
+from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to
+from plans.models import may_read_all_plans
 from zammad.models import ZammadUser
 from zammad.services import link_by_hand, unlink
 
 LINK = "zammad.change_zammaduser"
+WHAT_A_LINK_MEANS = (
+    "A link means that two addresses are equal, not that whoever writes a ticket is this person: "
+    "anybody can write a mail with a forged sender. It grants nothing."
+)
+IN_ZAMMAD = (
+    "known_as",
+    "email",
+    "login",
+    "firstname",
+    "lastname",
+    "organization",
+    "phone",
+    "mobile",
+    "active",
+    "vip",
+    "updated_at",
+    "synced_at",
+)
 
 
 class LinkForm(forms.Form):
@@ -37,7 +54,7 @@ class ZammadUserAdmin(JourneyAdmin):
     list_display = ("zammad_id", "name", "email", "active", "user", "plan", "auto_link")
     search_fields = ("email",)
     search_help_text = "A Zammad ID, or the start of an address, a first or a last name."
-    readonly_fields = ("plan",)
+    readonly_fields = ("person", "account", "plan", "known_as")
     journeys = (
         Journey(
             name="link",
@@ -68,9 +85,17 @@ class ZammadUserAdmin(JourneyAdmin):
     def get_list_display(self, request: HttpRequest) -> Any:
         return [name for name in self.list_display if name != "plan" or may_read_all_plans(request.user)]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = super().get_fields(request, obj)
-        return [name for name in fields if name != "plan" or may_read_all_plans(request.user)]
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        person = get_user_model()
+        view = f"{person._meta.app_label}.{get_permission_codename('view', person._meta)}"
+        may_view_people = self.admin_site.is_registered(person) and request.user.has_perm(view)
+        here = ["account" if may_view_people else "person", "plan", "auto_link"]
+        if not may_read_all_plans(request.user):
+            here.remove("plan")
+        return [
+            ("Here", {"fields": here, "description": WHAT_A_LINK_MEANS}),
+            ("In Zammad", {"fields": IN_ZAMMAD}),
+        ]
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[ZammadUser]:
         if is_id(term):
@@ -87,4 +112,18 @@ class ZammadUserAdmin(JourneyAdmin):
     @admin.display
     def plan(self, zammad_user: ZammadUser) -> str:
         membership = getattr(zammad_user.user, "membership", None)
-        return str(membership.family_plan) if membership else "-"
+        if membership is None:
+            return "-"
+        return format_html("{} ({})", link_to(membership.family_plan), membership.role.lower())
+
+    @admin.display
+    def person(self, zammad_user: ZammadUser) -> str:
+        return described(zammad_user.user)
+
+    @admin.display(description="person")
+    def account(self, zammad_user: ZammadUser) -> str:
+        return link_to(zammad_user.user, described(zammad_user.user))
+
+    @admin.display(description="Zammad ID")
+    def known_as(self, zammad_user: ZammadUser) -> str:
+        return format_html('{} (<a href="{}">in Zammad</a>)', str(zammad_user.zammad_id), zammad_user.page)
