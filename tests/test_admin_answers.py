@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from tests.admin_pages import as_person, row_of, text_of, url
+from tests.api import answer
 from tests.factories import (
+    PASSWORD,
     ZammadUserFactory,
 )
 from zammad.models import ZammadUser
@@ -137,3 +141,84 @@ def test_a_zammad_user_who_waits_has_neither_person_nor_plan(
     page = as_person(request.getfixturevalue(who)).get(url(ZammadUser, "change", waiting.pk))
 
     assert "Person: - Plan: - Auto link:" in text_of(page)
+
+
+# --- The link from Zammad -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["/admin/zammad-user/57/", "/admin/zammad-user/57"])
+def test_an_id_of_zammad_opens_the_page_of_its_user(
+    support: User, plan: FamilyPlan, zammad_bob: ZammadUser, address: str
+) -> None:
+    page = as_person(support).get(address, follow=True)
+
+    assert page.redirect_chain[-1] == (url(ZammadUser, "change", zammad_bob.pk), 302)
+    assert "Person: Bob Baker (bob@example.com) Plan: The Archers (member)" in text_of(page)
+
+
+@pytest.mark.parametrize("zammad_id", [1, 58, 2**31, 10**17])
+def test_an_id_that_is_not_known_here_says_so_and_leads_to_zammad(
+    support: User, zammad_bob: ZammadUser, zammad_id: int
+) -> None:
+    page = as_person(support).get(f"/admin/zammad-user/{zammad_id}/")
+
+    assert page.status_code == 404
+    assert f"No user with the Zammad ID {zammad_id} is known here." in text_of(page)
+    assert links_of(page)["Look in Zammad"] == f"https://zammad.example.com/#user/profile/{zammad_id}"
+    assert links_of(page)["All Zammad users"] == url(ZammadUser, "changelist")
+
+
+@pytest.mark.parametrize("odd", ["-", "%23%7Bticket.customer.id%7D", "9" * 30, "%00", "%3Cb%3E"])
+def test_what_is_no_id_at_all_says_so(support: User, odd: str) -> None:
+    page = as_person(support).get(f"/admin/zammad-user/{odd}/")
+
+    assert page.status_code == 404
+    assert "This address does not end with a Zammad ID." in text_of(page)
+
+
+@pytest.mark.parametrize("zammad_id", [57, 58])
+def test_staff_without_the_right_learn_nothing_of_an_id(
+    clerk: User, zammad_bob: ZammadUser, zammad_id: int
+) -> None:
+    allow(clerk, "view_familyplan")
+
+    assert as_person(clerk).get(f"/admin/zammad-user/{zammad_id}/").status_code == 403
+
+
+def test_who_is_not_staff_learns_nothing_of_an_id(alice: User, zammad_bob: ZammadUser) -> None:
+    response = as_person(alice).get("/admin/zammad-user/57/", follow=True)
+
+    assert response.status_code == 403
+    assert "Bob" not in response.content.decode()
+
+
+def test_who_is_signed_out_signs_in_and_comes_back_to_the_zammad_user(
+    support: User, zammad_bob: ZammadUser
+) -> None:
+    client = Client()
+    door = client.get("/admin/zammad-user/57/", follow=True)
+    assert door.redirect_chain[-1][0] == "/accounts/login/?next=%2Fadmin%2Fzammad-user%2F57%2F"
+
+    page = client.post(
+        door.redirect_chain[-1][0], {"login": support.email, "password": PASSWORD}, follow=True
+    )
+
+    assert page.redirect_chain == [
+        ("/admin/zammad-user/57/", 302),
+        (url(ZammadUser, "change", zammad_bob.pk), 302),
+    ]
+
+
+def test_the_page_for_agents_names_the_address_that_is_served() -> None:
+    assert reverse("zammad_user_page", args=[57]) == "/admin/zammad-user/57/"
+    assert "https://plans.example.com/admin/zammad-user/#{ticket.customer.id}/" in AGENTS
+
+
+def test_the_operation_on_the_page_for_agents_answers_as_it_says(
+    support: User, plan: FamilyPlan, zammad_bob: ZammadUser
+) -> None:
+    (operation,) = re.findall(r"```graphql\n(.*?)```", AGENTS, re.DOTALL)
+
+    for asked, found in ((operation, "The Archers"), (operation.replace("57", "58"), None)):
+        plan_found = answer(support, asked)["data"]["planByZammadUser"]
+        assert (plan_found and plan_found["name"]) == found

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth import get_permission_codename, get_user_model
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils.html import format_html
 
-from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to
+from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to, page_of
 from plans.models import may_read_all_plans
 from zammad.models import ZammadUser
 from zammad.services import link_by_hand, unlink
@@ -127,3 +130,28 @@ class ZammadUserAdmin(JourneyAdmin):
     @admin.display(description="Zammad ID")
     def known_as(self, zammad_user: ZammadUser) -> str:
         return format_html('{} (<a href="{}">in Zammad</a>)', str(zammad_user.zammad_id), zammad_user.page)
+
+    def by_zammad_id(self, request: HttpRequest, zammad_id: str) -> HttpResponse:
+        """Lead to the page of the user who has this ID in Zammad, or say that none is known.
+
+        :raises PermissionDenied:
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        asked_for = None
+        if is_id(zammad_id):
+            asked_for = ZammadUser(zammad_id=int(zammad_id))
+            known = ZammadUser.objects.filter(zammad_id=asked_for.zammad_id).first()
+            if known:
+                return redirect(page_of(known))
+        page = self.page(request, "unknown_zammad_user", title="Unknown Zammad user", asked_for=asked_for)
+        page.status_code = HTTPStatus.NOT_FOUND
+        return page
+
+
+@admin.site.admin_view
+def zammad_user_page(request: HttpRequest, zammad_id: str) -> HttpResponse:
+    """Open a Zammad user by the ID that Zammad knows: the address for links in Zammad itself."""
+    zammad_user_admin: Any = admin.site.get_model_admin(ZammadUser)
+    response: HttpResponse = zammad_user_admin.by_zammad_id(request, zammad_id)
+    return response
