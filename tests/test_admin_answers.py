@@ -7,19 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
-from tests.admin_pages import as_person, row_of, text_of, url
+from tests.admin_pages import as_person, queries_of, row_of, text_of, url
 from tests.api import answer
 from tests.factories import (
     PASSWORD,
+    FamilyPlanFactory,
+    InviteFactory,
+    OwnerFactory,
+    UserFactory,
     ZammadUserFactory,
 )
-from zammad.models import ZammadUser
+from zammad.models import WebhookDelivery, ZammadUser
 
 AGENTS = (Path(__file__).resolve().parent.parent / "docs/agents.md").read_text()
 INDEX = "/admin/"
@@ -222,3 +230,119 @@ def test_the_operation_on_the_page_for_agents_answers_as_it_says(
     for asked, found in ((operation, "The Archers"), (operation.replace("57", "58"), None)):
         plan_found = answer(support, asked)["data"]["planByZammadUser"]
         assert (plan_found and plan_found["name"]) == found
+
+
+# --- The figures above the index ----------------------------------------------------------------
+
+
+def receive(count: int, outcome: str, *, at: datetime.datetime) -> None:
+    WebhookDelivery.objects.bulk_create(
+        WebhookDelivery(body_digest="0" * 64, outcome=outcome, received_at=at) for _ in range(count)
+    )
+
+
+def figures_of(client: Client) -> list[str]:
+    """Return the lines of figures, as they are read."""
+    lines = re.findall(r'<p class="figures">(.*?)</p>', client.get(INDEX).content.decode(), re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]*>", " ", line).split()) for line in lines]
+
+
+def test_the_index_tells_how_much_there_is_and_what_came_today(superuser: User, plan: FamilyPlan) -> None:
+    with time_machine.travel(MORNING, tick=False):
+        # given a plan of two, one that is closed, an open invite, one that has just expired
+        FamilyPlanFactory(closed_at=MORNING)
+        InviteFactory(family_plan=plan, expires_at=MORNING + datetime.timedelta(seconds=1))
+        InviteFactory(family_plan=plan, expires_at=MORNING)
+        # and deliveries of today, from midnight on, and of yesterday
+        midnight = MORNING.replace(hour=0, minute=0)
+        receive(3, "APPLIED", at=midnight)
+        receive(1, "IGNORED", at=MORNING)
+        receive(4, "STALE", at=midnight - datetime.timedelta(microseconds=1))
+
+        assert figures_of(as_person(superuser)) == [
+            "Now: Plans 1 Members 2 Open invites 1",
+            "Deliveries today: Applied 3 Stale 0 Ignored 1",
+        ]
+
+
+@time_machine.travel(MORNING, tick=False)
+def test_each_figure_leads_to_the_list_of_what_it_counts(superuser: User, plan: FamilyPlan) -> None:
+    OwnerFactory()
+    FamilyPlanFactory(closed_at=MORNING)
+    for expires_in in (0, 1, 2, 3):
+        InviteFactory(family_plan=plan, expires_at=MORNING + datetime.timedelta(seconds=expires_in))
+    receive(4, "APPLIED", at=MORNING)
+    receive(5, "IGNORED", at=MORNING)
+    receive(6, "STALE", at=MORNING)
+    receive(7, "IGNORED", at=MORNING - datetime.timedelta(days=1))
+    client = as_person(superuser)
+
+    links = links_of(client.get(INDEX))
+
+    for title, count in {"Plans": 2, "Open invites": 3, "Applied": 4, "Ignored": 5, "Stale": 6}.items():
+        page = client.get(links[title])
+        assert len(page.context["cl"].result_list) == count, title
+
+
+def test_a_figure_is_counted_no_further_than_anybody_turns_pages(superuser: User) -> None:
+    receive(10_001, "APPLIED", at=timezone.now())
+    receive(9_999, "IGNORED", at=timezone.now())
+    client = as_person(superuser)
+
+    with CaptureQueriesContext(connection) as queries:
+        lines = figures_of(client)
+
+    assert lines[1] == "Deliveries today: Applied 10000 or more Stale 0 Ignored 9999"
+    counts = [query["sql"] for query in queries if "COUNT(*)" in query["sql"]]
+    assert len(counts) == 6
+    assert all("LIMIT 10000" in sql for sql in counts)
+
+
+@pytest.mark.parametrize(
+    ("right", "headings"),
+    [
+        ("view_familyplan", ["Now"]),
+        ("change_familyplan", ["Now"]),
+        ("view_webhookdelivery", ["Deliveries today"]),
+        ("view_zammaduser", []),
+    ],
+)
+def test_figures_are_for_who_may_see_what_they_count(
+    clerk: User, plan: FamilyPlan, right: str, headings: list[str]
+) -> None:
+    allow(clerk, right)
+
+    assert [line.partition(":")[0] for line in figures_of(as_person(clerk))] == headings
+
+
+def test_staff_without_any_right_have_no_figures_and_nothing_is_counted(
+    clerk: User, plan: FamilyPlan
+) -> None:
+    client = as_person(clerk)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert figures_of(client) == []
+
+    assert not [query for query in queries if "COUNT" in query["sql"]]
+
+
+# --- As many queries for many rows as for one ---------------------------------------------------
+
+
+def test_the_index_and_a_zammad_user_take_as_many_queries_for_fifty_rows_as_for_one(
+    superuser: User, plan: FamilyPlan, zammad_bob: ZammadUser
+) -> None:
+    client = as_person(superuser)
+    pages = [INDEX, url(ZammadUser, "change", zammad_bob.pk)]
+    for page in pages:
+        client.get(page)  # the first visit reads content types
+    for_few = [queries_of(client, page) for page in pages]
+
+    for _ in range(49):
+        person = UserFactory()
+        Membership.objects.create(user=person, family_plan=plan)
+        InviteFactory(family_plan=plan)
+        ZammadUserFactory(user=person)
+        WebhookDelivery.objects.create(body_digest="0" * 64, outcome="STALE", zammad_user=zammad_bob)
+
+    assert [queries_of(client, page) for page in pages] == for_few
