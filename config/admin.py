@@ -1,4 +1,4 @@
-"""Admin's one door, and how it shows people: by address, never by user name."""
+"""Admin's one door, what stands above its index, and how it shows people: never by user name."""
 
 from typing import Any
 
@@ -13,9 +13,22 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from config.accounts import opaque_username
+from plans.admin.dashboard import figures
 
 # Admin signs in where everybody does, so that one limit guards one door.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
+
+site_index = admin.site.index
+
+
+def index(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    """Show the index with the figures that this person may see."""
+    return site_index(request, {"figures": figures(request), **(extra_context or {})})
+
+
+admin.site.index = index  # type: ignore[method-assign,assignment]
+admin.site.index_template = "admin/plans/index.html"
 
 
 def address_of(user: User) -> str:

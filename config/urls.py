@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from config.views import healthz, home
 from graphql_api.views import graphql
+from plans.admin.zammad_users import zammad_user_page
 
 urlpatterns = [
     path("", home, name="home"),
@@ -18,5 +19,6 @@ urlpatterns = [
     path("_allauth/", include("allauth.headless.urls")),
     # Where constance itself would put the settings page.
     path("admin/constance/config/", RedirectView.as_view(pattern_name="admin:plans_config_changelist")),
+    path("admin/zammad-user/<str:zammad_id>/", zammad_user_page, name="zammad_user_page"),
     path("admin/", admin.site.urls),
 ]

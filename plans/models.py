@@ -131,6 +131,9 @@ class FamilyPlan(models.Model):
     objects = FamilyPlanQuerySet.as_manager()
 
     class Meta:
+        indexes: ClassVar = [
+            models.Index(name="open_plans", fields=["id"], condition=Q(closed_at=None)),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(name="plan_name_not_empty", condition=~Q(name="")),
             models.CheckConstraint(
@@ -278,6 +281,7 @@ class FamilyPlanInvite(models.Model):
             models.Index(
                 name="open_invites_of_plan", fields=["family_plan", "expires_at"], condition=Q(user=None)
             ),
+            models.Index(name="open_invites_by_expiry", fields=["expires_at"], condition=Q(user=None)),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(name="invite_email_lower_case", condition=Q(email=Lower(F("email")))),

@@ -75,6 +75,17 @@ def support(db: None) -> User:
 
 
 @pytest.fixture
+def superuser(db: None) -> User:
+    return UserFactory(email="admin@example.com", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def clerk(db: None) -> User:
+    """A person of staff without any right."""
+    return UserFactory(email="clerk@example.com", is_staff=True)
+
+
+@pytest.fixture
 def plan(alice: User, bob: User) -> FamilyPlan:
     """Alice's plan, with Bob on it."""
     plan: FamilyPlan = OwnerFactory(user=alice, family_plan__name="The Archers").family_plan

@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, digest_of
+from tests.admin_pages import TABLES, as_person, everything, queries_of, row_of, text_of, told, url
 from tests.factories import (
     InviteFactory,
     MembershipFactory,
@@ -28,70 +29,10 @@ from tests.factories import (
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
 
-TABLES: tuple[Any, ...] = (FamilyPlan, Membership, FamilyPlanInvite, PlanEvent, ZammadUser, WebhookDelivery)
-
-
-@pytest.fixture
-def superuser(db: None) -> User:
-    return UserFactory(email="admin@example.com", is_staff=True, is_superuser=True)
-
-
-@pytest.fixture
-def clerk(db: None) -> User:
-    """A person of staff without any right."""
-    return UserFactory(email="clerk@example.com", is_staff=True)
-
 
 @pytest.fixture
 def zammad_user(db: None) -> ZammadUser:
     return ZammadUserFactory(zammad_id=57, email="lena@acme.example", firstname="Lena", lastname="Vogt")
-
-
-def as_person(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def url(model: type[Any], page: str, *args: Any) -> str:
-    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
-
-
-def everything() -> dict[str, list[dict[str, Any]]]:
-    """Return every row that only services may write."""
-    return {model.__name__: list(model.objects.order_by("pk").values()) for model in TABLES}
-
-
-def told(response: Any) -> list[str]:
-    """Return the messages that the page shows."""
-    lists = re.findall(r'<ul class="messagelist">(.*?)</ul>', response.content.decode(), re.DOTALL)
-    return [
-        html.unescape(text).strip() for text in re.findall(r"<li[^>]*>(.*?)</li>", "".join(lists), re.DOTALL)
-    ]
-
-
-def text_of(response: Any) -> str:
-    """Return what a person reads on the page."""
-    main = response.content.decode().partition('<main id="content-start"')[2]
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", main)).split())
-
-
-def row_of(response: Any, name: str) -> str:
-    """Return the cells of the row that holds a text."""
-    rows = re.findall(r"<tr.*?</tr>", response.content.decode(), re.DOTALL)
-    [row] = [row for row in rows if name in row]
-    return " | ".join(
-        html.unescape(re.sub(r"<[^>]*>", "", cell)).strip()
-        for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL)
-    )
-
-
-def queries_of(client: Client, address: str) -> int:
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        assert client.get(address).status_code == 200
-    return len(queries)
 
 
 # --- The group Support --------------------------------------------------------------------------
@@ -265,7 +206,7 @@ def test_the_list_of_zammad_users_tells_person_and_plan(support: User, plan: Fam
     page = as_person(support).get(url(ZammadUser, "changelist"))
 
     cells = row_of(page, "The Archers")
-    assert cells == "57 | Bob Baker | bob@example.com |  | bob@example.com | The Archers | "
+    assert cells == "57 | Bob Baker | bob@example.com |  | bob@example.com | The Archers (member) | "
 
 
 def test_who_may_not_read_plans_sees_zammad_users_without_them(

@@ -187,7 +187,7 @@ def test_deliveries_are_chosen_by_their_outcome_and_read(visitor: Visitor, lena:
 
     # then the reason stands in the list
     [row] = rows_of(visitor, "#result_list")
-    assert row.endswith("Ignored The body is not JSON. - ticket updated 1")
+    assert row.endswith("Ignored The body is not JSON. - ticket updated")
 
     # and what was applied can be read in full, and not changed
     visitor.click("Applied")
@@ -217,8 +217,8 @@ def test_a_zammad_user_is_linked_to_a_person_and_unlinked(
 
     # then the page tells whose plan it is
     assert told(visitor) == [f"Linked to user {bob.pk}."]
-    assert value_of(visitor, "User:") == "bob@example.com"
-    assert value_of(visitor, "Plan:") == "The Archers"
+    assert value_of(visitor, "Person:") == "Bob Baker (bob@example.com)"
+    assert value_of(visitor, "Plan:") == "The Archers (member)"
     assert ZammadUser.objects.get().user == bob
 
     # when they take it back, it stays so

@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries
 
+from tests.admin_pages import row_of, text_of
 from tests.factories import UserFactory, ZammadUserFactory
 from zammad.models import WebhookDelivery
 
@@ -97,3 +98,53 @@ def test_things_have_names_that_staff_can_read(db: None) -> None:
     assert str(ZammadUserFactory.build(zammad_id=7, firstname="Al", lastname="Bo")) == "Al Bo (Zammad 7)"
     unnamed = ZammadUserFactory.build(zammad_id=7, firstname="", lastname="", email="", login="-al")
     assert str(unnamed) == "-al (Zammad 7)"
+
+
+def test_deliveries_are_filtered_by_outcome_and_tell_why_they_were_ignored(staff: Client) -> None:
+    receipts(2)
+    WebhookDelivery.objects.create(
+        outcome="IGNORED", detail="the body has no ticket with a customer", trigger="Odd trigger"
+    )
+
+    page = staff.get(reverse(LIST), {"outcome__exact": "IGNORED"})
+
+    [ignored] = page.context["cl"].result_list
+    assert row_of(page, "Odd trigger").partition(" | ")[2] == (
+        "Ignored | the body has no ticket with a customer | - | Odd trigger"
+    )
+    details = text_of(staff.get(reverse("admin:zammad_webhookdelivery_change", args=[ignored.pk])))
+    assert "Outcome: Ignored Why: the body has no ticket with a customer" in details
+
+
+def test_the_pages_say_why_nothing_is_processed_again(staff: Client) -> None:
+    [delivery] = receipts(1)
+
+    for page in (reverse(LIST), reverse("admin:zammad_webhookdelivery_change", args=[delivery.pk])):
+        text = text_of(staff.get(page))
+        assert "Nothing here needs to be processed again, and nothing can be: bodies are not kept" in text
+        assert "import_zammad_users" in text
+
+
+def test_a_delivery_names_its_zammad_user_only_to_who_may_see_zammad_users(staff: Client) -> None:
+    [delivery] = receipts(1)
+    pages = [reverse(LIST), reverse("admin:zammad_webhookdelivery_change", args=[delivery.pk])]
+    name = str(delivery.zammad_user)
+    assert name.endswith("(Zammad 1000)")
+    for page in pages:
+        assert name not in staff.get(page).content.decode()
+        assert "1000" in text_of(staff.get(page))
+
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="view_zammaduser"))
+
+    for page in pages:
+        assert name in text_of(staff.get(page))
+
+
+def test_the_list_neither_sorts_nor_sums_up_the_whole_table(staff: Client) -> None:
+    receipts(3)
+
+    page = staff.get(reverse(LIST), {"o": "2", "_facets": "True"})
+
+    assert [row.trigger for row in page.context["cl"].result_list] == ["Trigger 2", "Trigger 1", "Trigger 0"]
+    assert "Show counts" not in page.content.decode()
+    assert "Applied (3)" not in text_of(page)

@@ -113,6 +113,11 @@ class ZammadUser(models.Model):
         name = f"{self.firstname} {self.lastname}".strip()
         return f"{name or self.email or self.login} (Zammad {self.zammad_id})"
 
+    @property
+    def page(self) -> str:
+        """The address of this user's page in Zammad."""
+        return f"{settings.ZAMMAD_URL}/#user/profile/{self.zammad_id}"
+
 
 class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
@@ -160,7 +165,10 @@ class WebhookDelivery(models.Model):
 
     class Meta:
         verbose_name_plural = "webhook deliveries"
-        indexes: ClassVar = [models.Index(name="delivery_received_at", fields=["received_at"])]
+        indexes: ClassVar = [
+            models.Index(name="delivery_received_at", fields=["received_at"]),
+            models.Index(name="delivery_outcome_received_at", fields=["outcome", "received_at"]),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="delivery_outcome_known",

@@ -21,8 +21,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 
-from plans.models import is_storable, may_read_all_plans
+from plans.models import display_name, is_storable, may_read_all_plans
 from plans.services import IssuedInvite
 from zammad.admin import ShallowPaginator
 
@@ -199,6 +200,16 @@ class OfPlanAdmin(JourneyAdmin):
 def page_of(obj: models.Model) -> str:
     """Return the address of a row's page in the admin."""
     return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[quote(obj.pk)])
+
+
+def link_to(obj: models.Model | None, text: object = "") -> str:
+    """Return a link to a row's page, which reads as the row unless another text is given."""
+    return format_html('<a href="{}">{}</a>', page_of(obj), text or obj) if obj else "-"
+
+
+def described(user: Any) -> str:
+    """Name a person to staff, who may see the address."""
+    return f"{display_name(user)} ({user.email})" if user else "-"
 
 
 def is_id(term: str) -> bool:

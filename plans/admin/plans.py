@@ -15,28 +15,34 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from plans import services
-from plans.admin.journeys import CHANGE_PLAN, Journey, JourneyAdmin, OfPlanAdmin, attempt, is_id, page_of
+from plans.admin.journeys import (
+    CHANGE_PLAN,
+    Journey,
+    JourneyAdmin,
+    OfPlanAdmin,
+    attempt,
+    described,
+    is_id,
+    link_to,
+    page_of,
+)
 from plans.models import (
     FamilyPlan,
     FamilyPlanInvite,
     FamilyPlanQuerySet,
     Membership,
+    MembershipQuerySet,
     PlanEvent,
-    display_name,
     may_read_all_plans,
 )
 from plans.settings import PlanSettings
 
+VIEW_ZAMMAD_USER = "zammad.view_zammaduser"
 SHOWN = 100  # rows of each kind on a plan's page: as many as it can have members
-
-
-def described(user: Any) -> str:
-    """Name a person to staff, who may see the address."""
-    return f"{display_name(user)} ({user.email})" if user else "-"
 
 
 # --- What a journey asks for -----------------------------------------------------------
@@ -96,7 +102,7 @@ class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
         return super().get_queryset(request)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return self.fields
+        return self.get_fields(request, obj)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return may_read_all_plans(request.user)
@@ -119,28 +125,44 @@ class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
 class MembersInline(RowsInline):
     model = Membership
     verbose_name_plural = "members"
-    fields = ("person", "role", "joined_at", "links")
+    fields = ("person", "role", "joined_at", "joined_through", "zammad_id", "links")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_fields(request, obj)
+        return [name for name in fields if name != "zammad_id" or request.user.has_perm(VIEW_ZAMMAD_USER)]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
-        members: Any = super().get_queryset(request)
-        return members.owner_first().select_related("user")  # type: ignore[no-any-return]
+        members: MembershipQuerySet = super().get_queryset(request)  # type: ignore[assignment]
+        return members.owner_first().select_related("user__family_plan_invite", "user__zammad_user")
 
     @admin.display
     def person(self, membership: Membership) -> str:
         return described(membership.user)
 
+    @admin.display
+    def joined_through(self, membership: Membership) -> str:
+        return link_to(getattr(membership.user, "family_plan_invite", None))
+
+    @admin.display(description="Zammad ID")
+    def zammad_id(self, membership: Membership) -> str:
+        zammad_user = getattr(membership.user, "zammad_user", None)
+        if zammad_user is None:
+            return "-"
+        here = link_to(zammad_user, zammad_user.zammad_id)
+        return format_html('{} (<a href="{}">in Zammad</a>)', here, zammad_user.page)
+
 
 class InvitesInline(RowsInline):
     model = FamilyPlanInvite
     verbose_name_plural = f"invites, the newest {SHOWN}"
-    fields = ("invite", "email", "status", "expires_at", "accepted_by", "mail_status", "links")
+    fields = ("itself", "email", "status", "expires_at", "accepted_by", "mail_status", "links")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlanInvite]:
         return super().get_queryset(request).select_related("family_plan", "user")
 
-    @admin.display
-    def invite(self, invite: FamilyPlanInvite) -> SafeString:
-        return format_html_join("", '<a href="{}">{}</a>', [(page_of(invite), invite)])
+    @admin.display(description="invite")
+    def itself(self, invite: FamilyPlanInvite) -> str:
+        return link_to(invite)
 
     @admin.display
     def status(self, invite: FamilyPlanInvite) -> str:
@@ -154,7 +176,7 @@ class InvitesInline(RowsInline):
 class EventsInline(RowsInline):
     model = PlanEvent
     verbose_name_plural = f"history, the newest {SHOWN}"
-    fields = ("at", "kind", "by", "about", "invite")
+    fields = ("at", "kind", "by", "about", "through")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PlanEvent]:
         return super().get_queryset(request).select_related("actor", "subject", "invite")
@@ -166,6 +188,10 @@ class EventsInline(RowsInline):
     @admin.display
     def about(self, event: PlanEvent) -> str:
         return described(event.subject)
+
+    @admin.display(description="invite")
+    def through(self, event: PlanEvent) -> str:
+        return link_to(event.invite)
 
 
 # --- Pages -----------------------------------------------------------------------------

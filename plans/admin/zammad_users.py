@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.html import format_html
 
-from plans.admin.journeys import Journey, JourneyAdmin, is_id
-from plans.models import (
-    may_read_all_plans,
-)
+from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to, page_of
+from plans.models import may_read_all_plans
 from zammad.models import ZammadUser
 from zammad.services import link_by_hand, unlink
 
 LINK = "zammad.change_zammaduser"
+WHAT_A_LINK_MEANS = (
+    "A link means that two addresses are equal, not that whoever writes a ticket is this person: "
+    "anybody can write a mail with a forged sender. It grants nothing."
+)
+IN_ZAMMAD = (
+    "known_as",
+    "email",
+    "login",
+    "firstname",
+    "lastname",
+    "organization",
+    "phone",
+    "mobile",
+    "active",
+    "vip",
+    "updated_at",
+    "synced_at",
+)
 
 
 class LinkForm(forms.Form):
@@ -37,7 +57,7 @@ class ZammadUserAdmin(JourneyAdmin):
     list_display = ("zammad_id", "name", "email", "active", "user", "plan", "auto_link")
     search_fields = ("email",)
     search_help_text = "A Zammad ID, or the start of an address, a first or a last name."
-    readonly_fields = ("plan",)
+    readonly_fields = ("person", "account", "plan", "known_as")
     journeys = (
         Journey(
             name="link",
@@ -68,9 +88,17 @@ class ZammadUserAdmin(JourneyAdmin):
     def get_list_display(self, request: HttpRequest) -> Any:
         return [name for name in self.list_display if name != "plan" or may_read_all_plans(request.user)]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = super().get_fields(request, obj)
-        return [name for name in fields if name != "plan" or may_read_all_plans(request.user)]
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        person = get_user_model()
+        view = f"{person._meta.app_label}.{get_permission_codename('view', person._meta)}"
+        may_view_people = self.admin_site.is_registered(person) and request.user.has_perm(view)
+        here = ["account" if may_view_people else "person", "plan", "auto_link"]
+        if not may_read_all_plans(request.user):
+            here.remove("plan")
+        return [
+            ("Here", {"fields": here, "description": WHAT_A_LINK_MEANS}),
+            ("In Zammad", {"fields": IN_ZAMMAD}),
+        ]
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[ZammadUser]:
         if is_id(term):
@@ -87,4 +115,43 @@ class ZammadUserAdmin(JourneyAdmin):
     @admin.display
     def plan(self, zammad_user: ZammadUser) -> str:
         membership = getattr(zammad_user.user, "membership", None)
-        return str(membership.family_plan) if membership else "-"
+        if membership is None:
+            return "-"
+        return format_html("{} ({})", link_to(membership.family_plan), membership.role.lower())
+
+    @admin.display
+    def person(self, zammad_user: ZammadUser) -> str:
+        return described(zammad_user.user)
+
+    @admin.display(description="person")
+    def account(self, zammad_user: ZammadUser) -> str:
+        return link_to(zammad_user.user, described(zammad_user.user))
+
+    @admin.display(description="Zammad ID")
+    def known_as(self, zammad_user: ZammadUser) -> str:
+        return format_html('{} (<a href="{}">in Zammad</a>)', str(zammad_user.zammad_id), zammad_user.page)
+
+    def by_zammad_id(self, request: HttpRequest, zammad_id: str) -> HttpResponse:
+        """Lead to the page of the user who has this ID in Zammad, or say that none is known.
+
+        :raises PermissionDenied:
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        asked_for = None
+        if is_id(zammad_id):
+            asked_for = ZammadUser(zammad_id=int(zammad_id))
+            known = ZammadUser.objects.filter(zammad_id=asked_for.zammad_id).first()
+            if known:
+                return redirect(page_of(known))
+        page = self.page(request, "unknown_zammad_user", title="Unknown Zammad user", asked_for=asked_for)
+        page.status_code = HTTPStatus.NOT_FOUND
+        return page
+
+
+@admin.site.admin_view
+def zammad_user_page(request: HttpRequest, zammad_id: str) -> HttpResponse:
+    """Open a Zammad user by the ID that Zammad knows: the address for links in Zammad itself."""
+    zammad_user_admin: Any = admin.site.get_model_admin(ZammadUser)
+    response: HttpResponse = zammad_user_admin.by_zammad_id(request, zammad_id)
+    return response

@@ -70,8 +70,16 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.AddIndex(
+            model_name='familyplan',
+            index=models.Index(condition=models.Q(('closed_at', None)), fields=['id'], name='open_plans'),
+        ),
+        migrations.AddIndex(
             model_name='familyplaninvite',
             index=models.Index(condition=models.Q(('user', None)), fields=['family_plan', 'expires_at'], name='open_invites_of_plan'),
+        ),
+        migrations.AddIndex(
+            model_name='familyplaninvite',
+            index=models.Index(condition=models.Q(('user', None)), fields=['expires_at'], name='open_invites_by_expiry'),
         ),
         migrations.AddConstraint(
             model_name='familyplaninvite',

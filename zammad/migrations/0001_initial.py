@@ -64,6 +64,10 @@ class Migration(migrations.Migration):
             model_name='webhookdelivery',
             index=models.Index(fields=['received_at'], name='delivery_received_at'),
         ),
+        migrations.AddIndex(
+            model_name='webhookdelivery',
+            index=models.Index(fields=['outcome', 'received_at'], name='delivery_outcome_received_at'),
+        ),
         migrations.AddConstraint(
             model_name='webhookdelivery',
             constraint=models.CheckConstraint(condition=models.Q(('outcome__in', ['APPLIED', 'STALE', 'IGNORED'])), name='delivery_outcome_known'),
