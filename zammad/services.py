@@ -10,7 +10,7 @@ from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, reset_queries, transaction
 
 from zammad.client import ZammadClient, ZammadError
 from zammad.models import WebhookDelivery, ZammadUser
@@ -203,21 +203,30 @@ def import_users(
         raise UsersNotListed
     summary = ImportSummary()
     for number, records in enumerate(client.users(per_page=per_page, start_page=start_page), start_page):
-        users = []
+        # By id, so that two imports at once take their locks in the same order; each id once, as
+        # its newest version.
+        users: dict[int, UserData] = {}
+        usable = 0
         for record in records:
             try:
-                users.append(parse_user(record, now=now))
+                data = parse_user(record, now=now)
             except Unusable:
-                summary = replace(summary, skipped=summary.skipped + 1)
-        created, taken = _count(users) if dry_run else _store(users, now=now)
+                continue
+            usable += 1
+            if data.zammad_id not in users or data.updated_at > users[data.zammad_id].updated_at:
+                users[data.zammad_id] = data
+        page = [users[zammad_id] for zammad_id in sorted(users)]
+        created, taken = _count(page) if dry_run else _store(page, now=now)
         summary = replace(
             summary,
             created=summary.created + created,
             updated=summary.updated + taken - created,
-            stale=summary.stale + len(users) - taken,
+            stale=summary.stale + usable - taken,
+            skipped=summary.skipped + len(records) - usable,
         )
         if after_page is not None:
             after_page(number, summary)
+        reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
     return summary
 
 
@@ -236,10 +245,7 @@ def _count(users: list[UserData]) -> tuple[int, int]:
 def _store(users: list[UserData], *, now: datetime) -> tuple[int, int]:
     """Store a page of users, and tell how many are new and how many were written."""
     new, _ = _count(users)
-    # By id, so that two imports at once take their locks in the same order.
-    ordered = sorted(users, key=lambda data: data.zammad_id)
-    with transaction.atomic():
-        taken = sum(ZammadUser.objects.upsert(data, now=now) is not None for data in ordered)
+    taken = len(ZammadUser.objects.upsert_all(users, now=now))
     # Links come after, each in a transaction of its own: one that waits for a person's link while
     # it holds a page of users could meet a webhook that waits for one of these.
     verified = EmailAddress.objects.filter(verified=True, email__in=[data.email for data in users])
