@@ -133,6 +133,9 @@ class ZammadUser(models.Model):
 
 
 class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
+    def received_until(self, moment: datetime.datetime) -> "WebhookDeliveryQuerySet":
+        return self.filter(received_at__lte=moment)
+
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
         """Write a receipt, or count one more attempt of a delivery that has one.
 

@@ -18,6 +18,8 @@ from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
 
 Actor = AbstractUser | AnonymousUser
 
+DELETED_AT_ONCE = 1000
+
 
 class LinkNotPermitted(PermissionDenied):
     code = "PERMISSION_DENIED"
@@ -224,9 +226,9 @@ def import_users(
             stale=summary.stale + usable - taken,
             skipped=summary.skipped + len(records) - usable,
         )
+        reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
         if after_page is not None:
             after_page(number, summary)
-        reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
     return summary
 
 
@@ -252,6 +254,20 @@ def _store(users: list[UserData], *, now: datetime) -> tuple[int, int]:
     for zammad_user in ZammadUser.objects.waiting_for(list(verified.values_list("email", flat=True))):
         link_zammad_user(zammad_user=zammad_user)
     return new, taken
+
+
+def delete_deliveries(*, until: datetime) -> int:
+    """Delete the receipts of deliveries that were received until then, and tell how many.
+
+    In batches, each a transaction of its own: webhooks that arrive meanwhile wait for a moment only.
+    """
+    old = WebhookDelivery.objects.received_until(until).order_by("received_at")
+    deleted = 0
+    while True:
+        batch, _ = WebhookDelivery.objects.filter(pk__in=old.values("pk")[:DELETED_AT_ONCE]).delete()
+        deleted += batch
+        if batch < DELETED_AT_ONCE:
+            return deleted
 
 
 def _check_may_link(actor: Actor) -> None:
