@@ -59,6 +59,7 @@ if DEBUG and HOST in LOOPBACK and not ZAMMAD_WEBHOOK_SECRETS:
 ZAMMAD_WEBHOOK_MAX_BYTES = env.int("ZAMMAD_WEBHOOK_MAX_BYTES", 1024 * 1024)
 ZAMMAD_CONNECT_TIMEOUT = 2.0  # seconds
 ZAMMAD_DEADLINE = 8.0  # seconds, for everything that one operation asks of Zammad
+ZAMMAD_COMMAND_DEADLINE = 60.0  # the same for commands, which ask for long lists
 
 # --- GraphQL ---------------------------------------------------------------------------
 GRAPHQL_MAX_DEPTH = env.int("GRAPHQL_MAX_DEPTH", 10)

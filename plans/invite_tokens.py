@@ -16,7 +16,7 @@ from django.utils.crypto import salted_hmac
 from plans.models import FamilyPlanInvite
 from plans.outside import TooManyWaiting, outside_world
 from plans.rules import DAY, InviteTokenUnavailable
-from zammad.client import ZammadError, get_client
+from zammad.client import ZammadError, get_client, get_patient_client
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def reconcile_invites(*, dry_run: bool = False) -> Reconciliation:
     open_names = set(
         FamilyPlanInvite.objects.open(now=now).values_list("zammad_token_name", flat=True).iterator()
     )
-    client = get_client()
+    client = get_patient_client()
     needed = young = deleted = foreign = 0
     for token in client.list_access_tokens():
         if not ours.fullmatch(token.name):

@@ -212,6 +212,10 @@ class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
         """Narrow to the invites that hold a seat: unused and not expired."""
         return self.filter(user=None, expires_at__gt=now)
 
+    def ended_by(self, moment: datetime.datetime) -> FamilyPlanInviteQuerySet:
+        """Narrow to the invites that were over at a moment; used ones, too, by their expiry."""
+        return self.filter(expires_at__lte=moment)
+
     def with_status(
         self, status: FamilyPlanInvite.Status | None, *, now: datetime.datetime
     ) -> FamilyPlanInviteQuerySet:

@@ -7,16 +7,25 @@ from unittest import mock
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
 
 from tests.factories import ZammadUserFactory
 from zammad.client import get_client
-from zammad.models import ZammadUser
+from zammad.models import ZammadUser, ZammadUserQuerySet
 from zammad.sandbox import Reply, Sandbox
 from zammad.services import ImportSummary, import_users
+from zammad.webhooks import UserData
 
 pytestmark = pytest.mark.django_db
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def run(*arguments: str) -> list[str]:
@@ -93,7 +102,9 @@ def test_an_import_that_was_cut_says_where_to_go_on(sandbox: Sandbox) -> None:
 
     with (
         mock.patch.object(sandbox.faults, "take", page_two),
-        pytest.raises(CommandError, match=r"^Zammad answered 500: .* Go on with --start-page 2\.$"),
+        pytest.raises(
+            CommandError, match=r"^Zammad answered 500: .* Go on with --start-page 2 --per-page 3\.$"
+        ),
     ):
         run("--per-page", "3")
     assert ZammadUser.objects.count() == 2
@@ -135,14 +146,84 @@ def test_pages_that_zammad_does_not_have_are_refused(sandbox: Sandbox, arguments
 def test_on_a_terminal_a_bar_stands_in_for_the_lines(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    screen = Terminal()
+
+    call_command("import_zammad_users", stdout=screen)
+
+    assert screen.getvalue() == "Imported: 6 created, 0 updated, 0 already known, 1 skipped.\n"
+    assert "7 users" in terminal.getvalue()
+
+
+def test_lines_that_go_into_a_pipe_are_plain_also_beside_a_terminal(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
 
-    lines = run()
+    assert len(run("--per-page", "3")) == 4
+    assert terminal.getvalue() == ""
 
-    assert lines == ["Imported: 6 created, 0 updated, 0 already known, 1 skipped."]
-    assert "7 users" in terminal.getvalue()
+
+def test_an_import_that_is_interrupted_says_where_to_go_on(sandbox: Sandbox) -> None:
+    asked = mock.Mock(side_effect=[None, None, KeyboardInterrupt])
+    upsert_all = ZammadUserQuerySet.upsert_all
+
+    def interrupted_later(rows: ZammadUserQuerySet, users: list[UserData], *, now: datetime) -> object:
+        asked()
+        return upsert_all(rows, users, now=now)
+
+    with (
+        mock.patch.object(ZammadUserQuerySet, "upsert_all", interrupted_later),
+        pytest.raises(
+            CommandError,
+            match=r"^Cut short \(KeyboardInterrupt\)\. Go on with --start-page 3 --per-page 2\.$",
+        ),
+    ):
+        run("--per-page", "2")
+
+    # then two pages are there for good, Zammad's own user apart
+    assert sorted(ZammadUser.objects.values_list("zammad_id", flat=True)) == [2, 3, 4]
+
+
+def test_a_page_is_written_by_one_statement_however_long_it_is(sandbox: Sandbox) -> None:
+    for number in range(300):
+        sandbox.add_user(f"many{number}@example.com")
+
+    with CaptureQueriesContext(connection) as queries:
+        run()
+
+    assert ZammadUser.objects.count() == 306
+    # Who is known, the users, who has verified one of their addresses, and who waits for those.
+    assert len(queries) <= 4
+
+
+def test_debugging_keeps_no_statements_of_pages_that_are_through(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    settings.DEBUG = True
+
+    run("--per-page", "1")
+
+    assert connection.queries_log is not None
+    assert len(connection.queries_log) == 0
+
+
+def test_a_user_who_is_listed_twice_is_stored_once_as_the_newest(sandbox: Sandbox) -> None:
+    with sandbox.lock:
+        newer = {**sandbox.records["users"][3], "firstname": "Newer", "updated_at": "2026-01-02T00:00:00Z"}
+        older = {**newer, "firstname": "Older", "updated_at": "2026-01-01T00:00:00Z"}
+        sandbox.records["users"] |= {3: newer, 8: older, 9: {**newer}}
+
+    assert run("--dry-run")[-1] == "Would import: 6 created, 0 updated, 2 already known, 1 skipped."
+    assert run()[-1] == "Imported: 6 created, 0 updated, 2 already known, 1 skipped."
+
+    assert ZammadUser.objects.get(zammad_id=3).firstname == "Newer"
+
+
+def test_a_page_without_anybody_usable_is_passed(sandbox: Sandbox) -> None:
+    assert run("--per-page", "1")[0] == "Page 1: 0 created, 0 updated, 0 already known, 1 skipped"
 
 
 def test_an_import_needs_nobody_to_watch(sandbox: Sandbox) -> None:

@@ -236,7 +236,7 @@ def test_a_ticket_in_zammad_links_its_customer(
     receipt = WebhookDelivery.objects.get()
     assert (str(receipt.delivery_id), receipt.trigger, receipt.attempts, receipt.outcome) == (
         delivery.delivery_id,
-        "Family Plans: create",
+        "Family Plans: ticket created",
         1,
         "APPLIED",
     )

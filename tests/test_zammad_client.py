@@ -28,6 +28,7 @@ from zammad.client import (
     ZammadUnreachable,
     ZammadUnreadable,
     get_client,
+    get_patient_client,
 )
 from zammad.deadline import Deadline, shared_time
 from zammad.sandbox import Fault, Reply, Sandbox
@@ -749,6 +750,93 @@ def test_the_settings_name_the_client(sandbox: Sandbox, settings: Settings) -> N
     assert other is not first
     with pytest.raises(ZammadRefused):
         other.me()
+
+
+def test_commands_may_bring_a_token_of_their_own_and_more_patience(sandbox: Sandbox) -> None:
+    sandbox.add_token(3, "alice's", name="a")
+
+    assert get_patient_client().me()["id"] == 2
+    assert get_patient_client(token="alice's").me()["id"] == 3
+    assert get_patient_client() is not get_client()
+
+
+def test_the_permissions_of_the_owner_are_told_whatever_the_token_may(
+    sandbox: Sandbox, client: ZammadClient
+) -> None:
+    with sandbox.lock:
+        sandbox.records["tokens"][1]["permissions"] = frozenset({"user_preferences.access_token"})
+
+    # `admin` and `ticket` are only shown, as parents.
+    assert client.owner_permissions() == {
+        "admin.trigger",
+        "admin.user",
+        "admin.webhook",
+        "ticket.agent",
+        "user_preferences.access_token",
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "understood"),
+    [
+        ([{"name": "admin"}, {"name": "a", "preferences": None}], {"admin", "a"}),
+        ([{"name": 5}, {}, "admin.user", None], set()),
+    ],
+)
+def test_odd_permissions_are_left_out(
+    sandbox: Sandbox, client: ZammadClient, told: object, understood: set[str]
+) -> None:
+    sandbox.faults.set(f"GET {TOKENS}", Reply(body=json.dumps({"permissions": told}).encode()))
+
+    assert client.owner_permissions() == understood
+
+
+def test_an_answer_without_permissions_is_unreadable(sandbox: Sandbox, client: ZammadClient) -> None:
+    sandbox.faults.set(f"GET {TOKENS}", Reply(body=b'{"permissions": {}}'))
+
+    with pytest.raises(ZammadUnreadable, match="no list of permissions"):
+        client.owner_permissions()
+
+
+def test_webhooks_are_made_listed_changed_and_deleted(sandbox: Sandbox, client: ZammadClient) -> None:
+    webhook_id = client.create_object("webhook", {"name": "a", "endpoint": "http://x.example/"})
+    client.update_object("webhook", webhook_id, {"endpoint": "http://y.example/"})
+
+    [row] = client.list_objects("webhook")
+    assert (row["id"], row["name"], row["endpoint"]) == (webhook_id, "a", "http://y.example/")
+    assert client.list_objects("trigger") == []
+    assert client.delete_object("webhook", webhook_id) is True
+    assert client.delete_object("webhook", webhook_id) is False
+
+
+def test_all_webhooks_are_listed_however_many(sandbox: Sandbox, client: ZammadClient) -> None:
+    with sandbox.lock:
+        sandbox.records["webhooks"] = {number: {"id": number} for number in range(1, 502)}
+
+    assert len(client.list_objects("webhook")) == 501
+    assert [call.query["page"] for call in sandbox.calls] == ["1", "2"]
+
+
+def test_odd_webhooks_are_left_out(sandbox: Sandbox, client: ZammadClient) -> None:
+    sandbox.faults.set("GET /api/v1/webhooks", Reply(body=b'[{"id": "5"}, {}, null, "a", {"id": 5}]'))
+
+    assert client.list_objects("webhook") == [{"id": 5}]
+
+
+def test_a_webhook_that_is_still_sent_is_not_deleted(sandbox: Sandbox, client: ZammadClient) -> None:
+    sandbox.install_webhook("http://x.example/", secret="s")
+
+    with pytest.raises(ZammadRefused, match="422: Cannot delete! This object is referenced"):
+        client.delete_object("webhook", 1)
+
+
+def test_a_refusal_never_quotes_the_signature_token(sandbox: Sandbox, client: ZammadClient) -> None:
+    sandbox.faults.set("POST /api/v1/webhooks", Reply(status=422, body=b'{"error": "hunter2 is too short"}'))
+
+    with pytest.raises(ZammadRefused) as refusal:
+        client.create_object("webhook", {"name": "a", "signature_token": "hunter2"})
+
+    assert refusal.value.reason == "*** is too short"
 
 
 def test_a_project_without_zammad_fails_upon_use(settings: Settings) -> None:

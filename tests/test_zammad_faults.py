@@ -93,10 +93,18 @@ class Operation:
 @pytest.fixture
 def hurried(settings: Settings) -> None:
     settings.ZAMMAD_CONNECT_TIMEOUT = 0.3
-    settings.ZAMMAD_DEADLINE = DEADLINE
+    settings.ZAMMAD_DEADLINE = settings.ZAMMAD_COMMAND_DEADLINE = DEADLINE
 
 
-@pytest.fixture(params=["createInvite", "reissueInvite", "import_zammad_users", "reconcile_invites"])
+@pytest.fixture(
+    params=[
+        "createInvite",
+        "reissueInvite",
+        "import_zammad_users",
+        "reconcile_invites",
+        "install_zammad_webhook",
+    ]
+)
 def operation(
     request: pytest.FixtureRequest,
     plan: FamilyPlan,
@@ -107,7 +115,7 @@ def operation(
     """One of the operations that ask Zammad, with something for it to do."""
     match request.param:
         case "createInvite":
-            values = {"planId": node_id(plan), "email": ADDRESS}
+            values: dict[str, object] = {"planId": node_id(plan), "email": ADDRESS}
             return mutation(CREATE, alice, values)
         case "reissueInvite":
             invite = InviteFactory(family_plan=plan, created_by=alice, email=ADDRESS)
@@ -117,6 +125,12 @@ def operation(
                 route="GET /api/v1/users",
                 fails=lambda: failing_command("import_zammad_users"),
                 succeeds=lambda: imports_everybody(sandbox),
+            )
+        case "install_zammad_webhook":
+            return Operation(
+                route="POST /api/v1/webhooks",
+                fails=lambda: failing_command("install_zammad_webhook"),
+                succeeds=lambda: installs(sandbox),
             )
         case _:
             needed = InviteFactory(family_plan=plan, created_by=alice)
@@ -151,6 +165,12 @@ def failing_command(name: str, **options: object) -> str:
     with pytest.raises(CommandError) as error:
         call_command(name, stdout=io.StringIO(), **options)
     return str(error.value)
+
+
+def installs(sandbox: Sandbox) -> None:
+    call_command("install_zammad_webhook", stdout=io.StringIO(), stderr=io.StringIO())
+    assert len(sandbox.records["webhooks"]) == 1
+    assert len(sandbox.records["triggers"]) == 2
 
 
 def imports_everybody(sandbox: Sandbox) -> None:
@@ -278,7 +298,7 @@ def test_an_import_that_is_cut_keeps_the_pages_before_and_says_where_to_go_on(
     with mock.patch.object(sandbox.faults, "take", fail_later):
         told = failing_command("import_zammad_users", per_page=2)
 
-    assert told == "Zammad answered 500: Not now. Go on with --start-page 2."
+    assert told == "Zammad answered 500: Not now. Go on with --start-page 2 --per-page 2."
     assert [user.zammad_id for user in ZammadUser.objects.all()] == [2]
 
     # when Zammad is back, then the rest comes

@@ -99,7 +99,10 @@ def test_a_token_is_shown_once_and_has_no_id(zammad: Sandbox) -> None:
         "updated_at": "",
     }
     assert answer["token"] not in json.dumps(listed)
-    assert {"name": "user_preferences.access_token"} in listed["permissions"]
+    assert listed["permissions"][0] == {"name": "admin", "preferences": {"disabled": True}, "active": True}
+    assert {"name": "user_preferences.access_token", "preferences": {}, "active": True} in listed[
+        "permissions"
+    ]
 
 
 def test_names_of_tokens_are_not_unique(zammad: Sandbox) -> None:
@@ -358,7 +361,7 @@ def test_only_active_triggers_of_the_event_fire(zammad: Sandbox, receiver: Recei
     assert ask(zammad, "PUT", f"tickets/{ticket['id']}", {"title": "Hello again"})[0] == 200
     zammad.settle()
     assert json.loads(receiver.bodies[0])["ticket"]["title"] == "Hello again"
-    assert [delivery.trigger for delivery in zammad.deliveries] == ["Family Plans: update"]
+    assert [delivery.trigger for delivery in zammad.deliveries] == ["Family Plans: ticket updated"]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import requests
 from django.conf import settings
@@ -24,6 +24,10 @@ READ_BYTES: Final = 64 * 1024
 # Waits before another try of what is safe to repeat, in seconds.
 BACK_OFF: Final = (0.2, 0.6)
 PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
+ROWS_PER_PAGE: Final = 500
+
+# What an admin manages: a ticket that meets a trigger's condition sends its webhook.
+Kind = Literal["webhook", "trigger"]
 
 
 class ZammadError(Exception):
@@ -113,12 +117,20 @@ class ZammadClient:
 
         :raises ZammadError:
         """
-        with Deadline(self._deadline) as deadline:
-            answer = _object(self._ask("GET", "user_access_token", deadline=deadline, cap=MAX_LIST_BYTES))
-        tokens = answer.get("tokens")
+        tokens = self._token_access().get("tokens")
         if not isinstance(tokens, list):
             raise ZammadUnreadable("Zammad's answer holds no list of tokens.", status=200)
         return [token for token in map(_access_token, tokens) if token is not None]
+
+    def owner_permissions(self) -> frozenset[str]:
+        """List what the token's owner may do in Zammad, whatever the token itself may.
+
+        :raises ZammadError:
+        """
+        permissions = self._token_access().get("permissions")
+        if not isinstance(permissions, list):
+            raise ZammadUnreadable("Zammad's answer holds no list of permissions.", status=200)
+        return frozenset(filter(None, map(_permission, permissions)))
 
     def delete_access_token(self, token_id: int) -> bool:
         """Delete a token; False when Zammad does not know it (any more).
@@ -160,15 +172,64 @@ class ZammadClient:
 
         :raises ZammadError:
         """
+        return self._pages("users", per_page=per_page, start_page=start_page, expand="true")
+
+    def list_objects(self, kind: Kind) -> list[dict[str, Any]]:
+        """List all webhooks or triggers; newer versions mask what is secret in them.
+
+        :raises ZammadError:
+        """
+        pages = self._pages(f"{kind}s", per_page=ROWS_PER_PAGE)
+        return [row for page in pages for row in page if isinstance(row, dict) and type(row.get("id")) is int]
+
+    def create_object(self, kind: Kind, values: Mapping[str, object]) -> int:
+        """Create a webhook or trigger, and return its id. Never retried.
+
+        :raises ZammadError:
+        """
+        with Deadline(self._deadline) as deadline:
+            created = _object(self._ask("POST", f"{kind}s", deadline=deadline, json=dict(values)))
+        if type(created.get("id")) is not int:
+            raise ZammadUnreadable("Zammad's answer holds no id.", status=201)
+        return int(str(created["id"]))
+
+    def update_object(self, kind: Kind, object_id: int, values: Mapping[str, object]) -> None:
+        """Change a webhook or trigger; what is not named stays as it is.
+
+        :raises ZammadError:
+        """
+        with Deadline(self._deadline) as deadline:
+            self._ask("PUT", f"{kind}s/{int(object_id)}", deadline=deadline, json=dict(values))
+
+    def delete_object(self, kind: Kind, object_id: int) -> bool:
+        """Delete a webhook or trigger; False when Zammad does not know it (any more).
+
+        :raises ZammadError:
+        """
+        try:
+            with Deadline(self._deadline) as deadline:
+                self._ask("DELETE", f"{kind}s/{int(object_id)}", deadline=deadline)
+        except ZammadRefused as refusal:
+            if refusal.status == 404:
+                return False
+            raise
+        return True
+
+    def _token_access(self) -> dict[str, object]:
+        with Deadline(self._deadline) as deadline:
+            return _object(self._ask("GET", "user_access_token", deadline=deadline, cap=MAX_LIST_BYTES))
+
+    def _pages(
+        self, path: str, *, per_page: int, start_page: int = 1, **parameters: str
+    ) -> Iterator[list[object]]:
         page = start_page
         while True:
-            parameters = {"page": str(page), "per_page": str(per_page), "expand": "true"}
+            asked = {"page": str(page), "per_page": str(per_page), **parameters}
             with Deadline(self._deadline) as deadline:
-                answer = self._ask("GET", "users", deadline=deadline, params=parameters, cap=MAX_LIST_BYTES)
-            users = _list(answer)
-            if users:
-                yield users
-            if len(users) < per_page:  # Zammad tells no total
+                rows = _list(self._ask("GET", path, deadline=deadline, params=asked, cap=MAX_LIST_BYTES))
+            if rows:
+                yield rows
+            if len(rows) < per_page:  # Zammad tells no total
                 return
             page += 1
 
@@ -181,12 +242,14 @@ class ZammadClient:
         """
         if not self._url:
             raise ZammadUnreachable("Zammad is not configured: set ZAMMAD_URL.")
+        # Zammad's messages may quote what they refuse.
+        hidden = str(asked.get("json", {}).get("signature_token", ""))
         waits = iter(() if method == "POST" else BACK_OFF)
         while True:
             wait = next(waits, math.inf)
             try:
                 response, content = self._exchange(method, path, deadline=deadline, cap=cap, **asked)
-                return self._understand(response, content)
+                return self._understand(response, content, hidden=hidden)
             except ZammadUnreachable:
                 if wait >= deadline.remaining:
                     raise
@@ -225,7 +288,7 @@ class ZammadClient:
             raise ZammadUnreachable(f"Zammad did not answer in time ({cause}).")
         raise ZammadUnreachable(f"Zammad could not be reached ({cause}).")
 
-    def _understand(self, response: requests.Response, content: bytes) -> object:
+    def _understand(self, response: requests.Response, content: bytes, *, hidden: str) -> object:
         status = response.status_code
         try:
             answer: object = json.loads(content)
@@ -235,22 +298,22 @@ class ZammadClient:
             after = response.headers.get("Retry-After", "")
             raise ZammadRefused(
                 status=status,
-                reason=self._reason(answer),
+                reason=self._reason(answer, hidden=hidden),
                 retry_after=float(after) if re.fullmatch(r"[0-9]{1,6}", after) else 0,
             )
         if answer is None:
             raise ZammadUnreadable("Zammad's answer is not JSON.", status=status)
         return answer
 
-    def _reason(self, answer: object) -> str:
-        """Return Zammad's own message in one short line, without our token in it."""
+    def _reason(self, answer: object, *, hidden: str) -> str:
+        """Return Zammad's own message in one short line, without our secrets in it."""
         if not isinstance(answer, dict):
             return ""
         told = answer.get("error_human") or answer.get("error")
         if not isinstance(told, str):
             return ""
-        if self._token:
-            told = told.replace(self._token, "***")
+        for secret in filter(None, (self._token, hidden)):
+            told = told.replace(secret, "***")
         line = " ".join(told.split())
         return "".join(char for char in line if char.isprintable())[:200]
 
@@ -262,6 +325,16 @@ def get_client() -> ZammadClient:
         token=settings.ZAMMAD_API_TOKEN,
         connect_timeout=settings.ZAMMAD_CONNECT_TIMEOUT,
         deadline=settings.ZAMMAD_DEADLINE,
+    )
+
+
+def get_patient_client(*, token: str = "") -> ZammadClient:
+    """Return a client for commands, whose long lists nobody waits for; `token` replaces the setting's."""
+    return _client(
+        url=settings.ZAMMAD_URL,
+        token=token or settings.ZAMMAD_API_TOKEN,
+        connect_timeout=settings.ZAMMAD_CONNECT_TIMEOUT,
+        deadline=settings.ZAMMAD_COMMAND_DEADLINE,
     )
 
 
@@ -293,3 +366,12 @@ def _access_token(item: object) -> AccessToken | None:
     if not isinstance(name, str) or created_at.tzinfo is None:
         return None
     return AccessToken(id=item["id"], name=name, created_at=created_at)
+
+
+def _permission(item: object) -> str:
+    """Return the name of a permission held; one that is only shown above its children is disabled."""
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        return ""
+    preferences = item.get("preferences")
+    disabled = isinstance(preferences, dict) and preferences.get("disabled") is True
+    return "" if disabled else item["name"]

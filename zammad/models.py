@@ -17,9 +17,14 @@ M = TypeVar("M", bound=models.Model)
 
 class UpsertQuerySet(models.QuerySet[M]):
     def _upsert(
-        self, values: Mapping[str, object], *, conflict: str, update: Mapping[str, str], where: str = ""
+        self,
+        rows: Sequence[Mapping[str, object]],
+        *,
+        conflict: str,
+        update: Mapping[str, str],
+        where: str = "",
     ) -> list[M]:
-        """Insert a row or update the one it meets, in one statement, and answer the row written.
+        """Insert rows or update those they meet, in one statement, and answer the rows written.
 
         Django's own upsert takes no condition and no expression. In the SQL given, `{old}` and
         `{new}` are the column's values and `{table}` is the row met.
@@ -28,7 +33,7 @@ class UpsertQuerySet(models.QuerySet[M]):
         connection = connections[self.db]
         quote = connection.ops.quote_name
         table = quote(self.model._meta.db_table)
-        fields = {field.name: field for field in self.model._meta.concrete_fields if field.name in values}
+        fields = {field.name: field for field in self.model._meta.concrete_fields if field.name in rows[0]}
         columns = {name: quote(str(field.column)) for name, field in fields.items()}
         assignments = [
             f"{columns[name]} = "
@@ -36,13 +41,18 @@ class UpsertQuerySet(models.QuerySet[M]):
             for name, sql in update.items()
         ]
         # Names come from the models, values go as parameters.
+        places = f"({', '.join(['%s'] * len(columns))})"
         statement = (
             f"INSERT INTO {table} ({', '.join(columns.values())}) "  # noqa: S608
-            f"VALUES ({', '.join(['%s'] * len(columns))}) "
+            f"VALUES {', '.join([places] * len(rows))} "
             f"ON CONFLICT ({columns[conflict]}) DO UPDATE SET {', '.join(assignments)} "
             f"{where.format(table=table)} RETURNING *"
         )
-        parameters = [field.get_db_prep_save(values[name], connection) for name, field in fields.items()]
+        parameters = [
+            field.get_db_prep_save(values[name], connection)
+            for values in rows
+            for name, field in fields.items()
+        ]
         return list(self.raw(statement, parameters))
 
 
@@ -56,14 +66,22 @@ class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
 
         Either way PostgreSQL keeps the row locked until the transaction ends.
         """
-        described = asdict(data)
-        rows = self._upsert(
-            {**described, "synced_at": now, "auto_link": True},
+        rows = self.upsert_all([data], now=now)
+        return rows[0] if rows else None
+
+    def upsert_all(self, users: Sequence[UserData], *, now: datetime.datetime) -> "list[ZammadUser]":
+        """Store users in one statement, and answer those of whom no version as new was stored.
+
+        Each id stands among them once: PostgreSQL writes no row twice in one statement.
+        """
+        if not users:
+            return []
+        return self._upsert(
+            [{**asdict(data), "synced_at": now, "auto_link": True} for data in users],
             conflict="zammad_id",
-            update=dict.fromkeys([*described, "synced_at"], "{new}"),
+            update=dict.fromkeys([*asdict(users[0]), "synced_at"], "{new}"),
             where="WHERE excluded.updated_at > {table}.updated_at",
         )
-        return rows[0] if rows else None
 
 
 class ZammadUser(models.Model):
@@ -120,6 +138,9 @@ class ZammadUser(models.Model):
 
 
 class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
+    def received_until(self, moment: datetime.datetime) -> "WebhookDeliveryQuerySet":
+        return self.filter(received_at__lte=moment)
+
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
         """Write a receipt, or count one more attempt of a delivery that has one.
 
@@ -138,7 +159,7 @@ class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
             "zammad_user": delivery.zammad_user_id,
         }
         update = {"attempts": "{old} + 1", **dict.fromkeys(told, newest)}
-        return self._upsert(values, conflict="delivery_id", update=update)[0]
+        return self._upsert([values], conflict="delivery_id", update=update)[0]
 
 
 class WebhookDelivery(models.Model):

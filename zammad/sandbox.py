@@ -20,9 +20,10 @@ from enum import Enum, auto
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+T = TypeVar("T")
 Record = dict[str, Any]
 
 ADMIN: Final = frozenset(
@@ -229,8 +230,8 @@ class Sandbox:
         webhook = self._add(
             "webhooks", name="Family Plans", endpoint=endpoint, signature_token=secret, active=True
         )
-        for event in ("create", "update"):
-            self._add("triggers", **_trigger(f"Family Plans: {event}", event, webhook["id"]))
+        for event, name in (("create", "ticket created"), ("update", "ticket updated")):
+            self._add("triggers", **_trigger(f"Family Plans: {name}", event, webhook["id"]))
 
     def create_ticket(self, customer: str, *, title: str = "A question") -> Record:
         """Open a ticket for an address, whose customer is made if need be; webhooks follow."""
@@ -312,8 +313,14 @@ class Sandbox:
             for row in self.records["tokens"].values()
             if row["user_id"] == token["user_id"]
         ]
-        permissions = sorted(self.records["users"][token["user_id"]]["permissions"])
-        return 200, {"tokens": tokens[::-1], "permissions": [{"name": name} for name in permissions]}
+        held = self.records["users"][token["user_id"]]["permissions"]
+        # Above what is held stand its parents, which are not.
+        parents = {name.rpartition(".")[0] for name in held if "." in name} - held
+        permissions = [
+            {"name": name, "preferences": {} if name in held else {"disabled": True}, "active": True}
+            for name in sorted(held | parents)
+        ]
+        return 200, {"tokens": tokens[::-1], "permissions": permissions}
 
     def create_token(self, call: Call, token: Record) -> tuple[int, object]:
         asked = _body(call)
@@ -348,8 +355,7 @@ class Sandbox:
         ids = (
             sorted(self.records["users"]) if allowed & {"ticket.agent", "admin.user"} else [token["user_id"]]
         )
-        page, size = int(call.query.get("page", 1)), min(int(call.query.get("per_page", 100)), 1000)
-        shown = ids[(page - 1) * size : page * size]
+        shown = _page(ids, call, size=100)
         return 200, [self.user_json(user_id, names="expand" in call.query) for user_id in shown]
 
     def create_ticket_by_call(self, call: Call, token: Record) -> tuple[int, object]:
@@ -369,7 +375,7 @@ class Sandbox:
         return 200, self.update_ticket(ticket_id, **_body(call))
 
     def list_rows(self, call: Call, token: Record) -> tuple[int, object]:
-        return 200, [self.shown(row) for row in self.records[_table(call)].values()]
+        return 200, [self.shown(row) for row in _page([*self.records[_table(call)].values()], call, size=500)]
 
     def show_row(self, call: Call, token: Record, row_id: int) -> tuple[int, object]:
         return 200, self.shown(self.row(_table(call), row_id))
@@ -646,6 +652,12 @@ def _trigger(name: str, event: str, webhook_id: int) -> Record:
 def _webhook_id(trigger: Record) -> int:
     webhook_id: int = trigger["perform"]["notification.webhook"]["webhook_id"]
     return webhook_id
+
+
+def _page(rows: list[T], call: Call, *, size: int) -> list[T]:
+    """Cut the page out that was asked for; `size` is Zammad's own."""
+    page, size = int(call.query.get("page", 1)), min(int(call.query.get("per_page", size)), 1000)
+    return rows[(page - 1) * size : page * size]
 
 
 def _table(call: Call) -> str:

@@ -10,13 +10,15 @@ from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, reset_queries, transaction
 
 from zammad.client import ZammadClient, ZammadError
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
 
 Actor = AbstractUser | AnonymousUser
+
+DELETED_AT_ONCE = 1000
 
 
 class LinkNotPermitted(PermissionDenied):
@@ -203,19 +205,28 @@ def import_users(
         raise UsersNotListed
     summary = ImportSummary()
     for number, records in enumerate(client.users(per_page=per_page, start_page=start_page), start_page):
-        users = []
+        # By id, so that two imports at once take their locks in the same order; each id once, as
+        # its newest version.
+        users: dict[int, UserData] = {}
+        usable = 0
         for record in records:
             try:
-                users.append(parse_user(record, now=now))
+                data = parse_user(record, now=now)
             except Unusable:
-                summary = replace(summary, skipped=summary.skipped + 1)
-        created, taken = _count(users) if dry_run else _store(users, now=now)
+                continue
+            usable += 1
+            if data.zammad_id not in users or data.updated_at > users[data.zammad_id].updated_at:
+                users[data.zammad_id] = data
+        page = [users[zammad_id] for zammad_id in sorted(users)]
+        created, taken = _count(page) if dry_run else _store(page, now=now)
         summary = replace(
             summary,
             created=summary.created + created,
             updated=summary.updated + taken - created,
-            stale=summary.stale + len(users) - taken,
+            stale=summary.stale + usable - taken,
+            skipped=summary.skipped + len(records) - usable,
         )
+        reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
         if after_page is not None:
             after_page(number, summary)
     return summary
@@ -236,16 +247,27 @@ def _count(users: list[UserData]) -> tuple[int, int]:
 def _store(users: list[UserData], *, now: datetime) -> tuple[int, int]:
     """Store a page of users, and tell how many are new and how many were written."""
     new, _ = _count(users)
-    # By id, so that two imports at once take their locks in the same order.
-    ordered = sorted(users, key=lambda data: data.zammad_id)
-    with transaction.atomic():
-        taken = sum(ZammadUser.objects.upsert(data, now=now) is not None for data in ordered)
+    taken = len(ZammadUser.objects.upsert_all(users, now=now))
     # Links come after, each in a transaction of its own: one that waits for a person's link while
     # it holds a page of users could meet a webhook that waits for one of these.
     verified = EmailAddress.objects.filter(verified=True, email__in=[data.email for data in users])
     for zammad_user in ZammadUser.objects.waiting_for(list(verified.values_list("email", flat=True))):
         link_zammad_user(zammad_user=zammad_user)
     return new, taken
+
+
+def delete_deliveries(*, until: datetime) -> int:
+    """Delete the receipts of deliveries that were received until then, and tell how many.
+
+    In batches, each a transaction of its own: webhooks that arrive meanwhile wait for a moment only.
+    """
+    old = WebhookDelivery.objects.received_until(until).order_by("received_at")
+    deleted = 0
+    while True:
+        batch, _ = WebhookDelivery.objects.filter(pk__in=old.values("pk")[:DELETED_AT_ONCE]).delete()
+        deleted += batch
+        if batch < DELETED_AT_ONCE:
+            return deleted
 
 
 def _check_may_link(actor: Actor) -> None:

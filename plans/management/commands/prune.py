@@ -1,0 +1,33 @@
+"""Forget deliveries, and addresses in invites, that are older than some days."""
+
+import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from plans.retention import prune
+
+MAX_DAYS = 36_500
+
+
+class Command(BaseCommand):
+    help = (
+        "Delete the receipts of webhook deliveries, and blank the addresses in used and expired invites, "
+        "that are older than some days. Safe to repeat and to run from cron."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--older-than", type=int, required=True, metavar="DAYS")
+        parser.add_argument("--dry-run", action="store_true", help="Count, and change nothing.")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        days = options["older_than"]
+        # Not 0: the invites of a day count against limits.
+        if not 1 <= days <= MAX_DAYS:
+            raise CommandError(f"--older-than takes 1 to {MAX_DAYS} days.")
+        dry_run = options["dry_run"]
+        done = prune(older_than=datetime.timedelta(days=days), dry_run=dry_run)
+        delete, blank = ("Would delete", "would blank") if dry_run else ("Deleted", "blanked")
+        self.stdout.write(
+            f"{delete} {done.deliveries} deliveries and {blank} the addresses of {done.addresses} invites."
+        )

@@ -1,0 +1,36 @@
+"""Forget what nobody needs any more: receipts of deliveries, and addresses in finished invites."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from plans.models import FamilyPlanInvite
+from zammad.models import WebhookDelivery
+from zammad.services import delete_deliveries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What was forgotten."""
+
+    deliveries: int
+    addresses: int
+
+
+def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
+    """Delete old receipts of deliveries, and blank the addresses in invites that ended long ago.
+
+    The invites themselves stay: through them memberships are explained and ended. One that is
+    reissued after its address was forgotten is for whoever has the new link.
+    """
+    until = timezone.now() - older_than
+    addressed = FamilyPlanInvite.objects.ended_by(until).exclude(email="")
+    if dry_run:
+        deliveries = WebhookDelivery.objects.received_until(until).count()
+        return Pruned(deliveries=deliveries, addresses=addressed.count())
+    # One statement, which looks again at the row of an invite that is being reissued meanwhile.
+    addresses = addressed.update(email="")
+    return Pruned(deliveries=delete_deliveries(until=until), addresses=addresses)
