@@ -16,6 +16,8 @@ from django.db.models import Count, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
 
+from zammad.addresses import spellings
+
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
 
@@ -92,7 +94,7 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
             return plans
         owners = Membership.objects.filter(
             role=Membership.Role.OWNER,
-            user__emailaddress__email=owner_email.lower(),
+            user__emailaddress__email__in=spellings(owner_email),
             user__emailaddress__verified=True,
         )
         return plans.filter(pk__in=owners.values("family_plan"))

@@ -20,6 +20,7 @@ from plans.models import (
     verified_addresses,
 )
 from plans.settings import PlanSettings
+from zammad.addresses import spellings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -167,15 +168,6 @@ def normal_address(email: str, *, field: str) -> str:
     except (EmailNotValidError, UnicodeError) as error:
         raise InvalidInput(field, ValidationError(_("Enter a valid e-mail address."))) from error
     return address
-
-
-def spellings(address: str) -> set[str]:
-    """List the ways in which an account may hold an address that `normal_address` returned.
-
-    Some browsers send an international domain in letters, others in IDNA's ASCII.
-    """
-    parts = validate_email(address, check_deliverability=False)
-    return {address, f"{parts.local_part}@{parts.ascii_domain}".lower()}
 
 
 def owns_address(person: User, address: str) -> bool:
