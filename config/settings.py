@@ -101,10 +101,12 @@ MIDDLEWARE = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
+TEMPLATES_DIR = env.str("TEMPLATES_DIR", "")
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "config" / "templates"],
+        # What stands in the operator's own directory wins over every template of ours.
+        "DIRS": [*([TEMPLATES_DIR] if TEMPLATES_DIR else []), BASE_DIR / "config" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -347,6 +349,8 @@ if not DEBUG:
         problems.append("Set ZAMMAD_WEBHOOK_SECRETS to secrets of at least 16 characters each.")
     if DEMO_WEBHOOK_SECRET in ZAMMAD_WEBHOOK_SECRETS:
         problems.append("Set ZAMMAD_WEBHOOK_SECRETS to something other than the demo's secret.")
+if TEMPLATES_DIR and not (Path(TEMPLATES_DIR).is_absolute() and Path(TEMPLATES_DIR).is_dir()):
+    problems.append("Set TEMPLATES_DIR to the full path of a directory, or leave it empty.")
 if INVITE_URL and "{token}" not in INVITE_URL:
     problems.append("Set INVITE_URL to an address with {token} in it, or leave it empty.")
 if problems:
