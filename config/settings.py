@@ -309,11 +309,19 @@ CONSTANCE_CONFIG = {
         "Whether everybody may create a plan of their own. Off: staff with the right create plans.",
         bool,
     ),
+    "MEMBERSHIP_MAILS": (
+        True,
+        (
+            "Whether the owner of a plan and the person concerned are mailed when somebody joins or "
+            "leaves it. A transfer of the ownership is always mailed."
+        ),
+        bool,
+    ),
 }
 CONSTANCE_CONFIG_FIELDSETS = (
     ("Seats", ("USER_LIMIT",)),
     ("Invites", ("INVITES_ENABLED", "INVITE_TTL_HOURS", "INVITES_PER_DAY", "INVITE_ACCEPTED_URL")),
-    ("Plans", ("SELF_SERVICE_PLANS",)),
+    ("Plans", ("SELF_SERVICE_PLANS", "MEMBERSHIP_MAILS")),
 )
 
 STRAWBERRY_DJANGO = {
