@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import smtplib
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,11 +14,13 @@ from django.core.mail import EmailMultiAlternatives, get_connection
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
-from plans.models import FamilyPlanInvite, display_name
-from plans.outside import outside_world, within
+from plans.models import FamilyPlanInvite, InvitationMail, display_name
+from plans.outside import TooManyWaiting, outside_world, within
 from plans.settings import PlanSettings
 
 if TYPE_CHECKING:
+    import datetime
+
     from django.contrib.auth.models import User
 
     from plans.models import FamilyPlan
@@ -24,6 +28,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEADLINE = 5.0  # seconds, for all that one journey asks of the mail server
+
+# After these nothing has arrived; after any other failure a mail may have.
+NOTHING_ARRIVED = (
+    TooManyWaiting,
+    ConnectionRefusedError,
+    socket.gaierror,
+    smtplib.SMTPResponseException,
+    smtplib.SMTPRecipientsRefused,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +52,14 @@ class Letter:
     context: Mapping[str, object]
 
 
-def mail_invitation(invite: FamilyPlanInvite, *, url: str, inviter: User) -> FamilyPlanInvite.MailStatus:
-    """Mail an invite's link to its address; a failure is told, not raised: the invite stands."""
+def mail_invitation(
+    invite: FamilyPlanInvite, *, url: str, inviter: User, now: datetime.datetime
+) -> FamilyPlanInvite.MailStatus:
+    """Mail an invite's link to its address, unless that was mailed enough; a failure is not raised."""
+    place = InvitationMail.objects.take_place(invite.email, now=now)
+    if place is None:
+        logger.info("The mail of invite %s was skipped: its address had enough of them.", invite.pk)
+        return FamilyPlanInvite.MailStatus.SKIPPED
     failures = _send(
         Letter(
             address=invite.email,
@@ -51,6 +70,8 @@ def mail_invitation(invite: FamilyPlanInvite, *, url: str, inviter: User) -> Fam
     )
     for failure in failures:
         logger.warning("The mail of invite %s failed: %s", invite.pk, _kind(failure))
+        if isinstance(failure, NOTHING_ARRIVED):
+            place.delete()
     return FamilyPlanInvite.MailStatus.FAILED if failures else FamilyPlanInvite.MailStatus.SENT
 
 

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from email_validator import EmailNotValidError, validate_email
 
 from plans.models import (
+    DAY,
     FamilyPlan,
     FamilyPlanInvite,
     Membership,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
     from plans.models import Viewer
-
-DAY = datetime.timedelta(days=1)
 
 
 class Refusal(ValidationError):

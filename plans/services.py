@@ -205,7 +205,7 @@ def _issue(
         _record(plan, kind, actor=actor, invite=invite, at=now)
     url = invite_url(token)
     if invite.email:
-        invite.mail_status = mail_invitation(invite, url=url, inviter=actor)
+        invite.mail_status = mail_invitation(invite, url=url, inviter=actor, now=now)
         FamilyPlanInvite.objects.filter(pk=invite.pk, token_digest=invite.token_digest).update(
             mail_status=invite.mail_status
         )
