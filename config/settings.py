@@ -103,10 +103,12 @@ MIDDLEWARE = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
+TEMPLATES_DIR = env.str("TEMPLATES_DIR", "")
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "config" / "templates"],
+        # What stands in the operator's own directory wins over every template of ours.
+        "DIRS": [*([TEMPLATES_DIR] if TEMPLATES_DIR else []), BASE_DIR / "config" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -314,11 +316,19 @@ CONSTANCE_CONFIG = {
         "Whether everybody may create a plan of their own. Off: staff with the right create plans.",
         bool,
     ),
+    "MEMBERSHIP_MAILS": (
+        True,
+        (
+            "Whether the owner of a plan and the person concerned are mailed when somebody joins or "
+            "leaves it. A transfer of the ownership is always mailed."
+        ),
+        bool,
+    ),
 }
 CONSTANCE_CONFIG_FIELDSETS = (
     ("Seats", ("USER_LIMIT",)),
     ("Invites", ("INVITES_ENABLED", "INVITE_TTL_HOURS", "INVITES_PER_DAY", "INVITE_ACCEPTED_URL")),
-    ("Plans", ("SELF_SERVICE_PLANS",)),
+    ("Plans", ("SELF_SERVICE_PLANS", "MEMBERSHIP_MAILS")),
 )
 
 STRAWBERRY_DJANGO = {
@@ -353,6 +363,8 @@ if not DEBUG:
         problems.append("Set ZAMMAD_WEBHOOK_SECRETS to secrets of at least 16 characters each.")
     if DEMO_WEBHOOK_SECRET in ZAMMAD_WEBHOOK_SECRETS:
         problems.append("Set ZAMMAD_WEBHOOK_SECRETS to something other than the demo's secret.")
+if TEMPLATES_DIR and not (Path(TEMPLATES_DIR).is_absolute() and Path(TEMPLATES_DIR).is_dir()):
+    problems.append("Set TEMPLATES_DIR to the full path of a directory, or leave it empty.")
 if INVITE_URL and "{token}" not in INVITE_URL:
     problems.append("Set INVITE_URL to an address with {token} in it, or leave it empty.")
 if problems:

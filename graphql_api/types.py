@@ -220,7 +220,10 @@ class FamilyPlanInvite(relay.Node):
     created_by: User | None = strawberry.field(description="Who created it.")
     user: User | None = strawberry.field(description="Who accepted it.")
     mail_status: MailStatus = strawberry.field(  # type: ignore[valid-type]
-        description="Whether the invitation was mailed."
+        description=(
+            "What became of the invitation mail: NONE without an address, SKIPPED when the address had three "
+            "within 24 hours, FAILED when the mail server failed. The invite stands either way."
+        )
     )
 
 

@@ -13,9 +13,9 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from plans.models import FamilyPlanInvite
+from plans.models import DAY, FamilyPlanInvite
 from plans.outside import TooManyWaiting, outside_world
-from plans.rules import DAY, InviteTokenUnavailable
+from plans.rules import InviteTokenUnavailable
 from zammad.client import ZammadError, get_client, get_patient_client
 
 logger = logging.getLogger(__name__)

@@ -1,37 +1,177 @@
-"""The mails about plans."""
+"""The mails about plans: invitations, and who is told of joining, leaving and a new owner."""
 
 from __future__ import annotations
 
 import logging
+import smtplib
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django.core.mail import EmailMultiAlternatives
+from allauth.account.models import EmailAddress
+from django.core.mail import EmailMultiAlternatives, get_connection
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
-from plans.outside import outside_world
+from plans.models import FamilyPlanInvite, InvitationMail, display_name
+from plans.outside import TooManyWaiting, outside_world, within
+from plans.settings import PlanSettings
 
 if TYPE_CHECKING:
-    from plans.models import FamilyPlanInvite
+    import datetime
+
+    from django.contrib.auth.models import User
+
+    from plans.models import FamilyPlan
 
 logger = logging.getLogger(__name__)
 
+DEADLINE = 5.0  # seconds, for all that one journey asks of the mail server
 
-def mail_invitation(invite: FamilyPlanInvite, *, url: str, inviter: str) -> FamilyPlanInvite.MailStatus:
-    """Mail an invite's link to its address; a failure is told, not raised: the invite stands."""
-    context = {"invite": invite, "url": url, "inviter": inviter}
-    message = EmailMultiAlternatives(
-        # Fixed words: whoever invites chooses names, and a subject is read before anything else.
-        subject=_("You are invited to a family plan"),
-        body=render_to_string("plans/mail/invitation.txt", context),
-        to=[invite.email],
+# After these nothing has arrived; after any other failure a mail may have.
+NOTHING_ARRIVED = (
+    TooManyWaiting,
+    ConnectionRefusedError,
+    socket.gaierror,
+    smtplib.SMTPResponseException,
+    smtplib.SMTPRecipientsRefused,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A mail that is yet to be written: the template plans/mail/<template> says what it says.
+
+    Its subject is fixed words: people choose their names, and a subject is read before anything else.
+    """
+
+    address: str
+    subject: str
+    template: str
+    context: Mapping[str, object]
+
+
+def mail_invitation(
+    invite: FamilyPlanInvite, *, url: str, inviter: User, now: datetime.datetime
+) -> FamilyPlanInvite.MailStatus:
+    """Mail an invite's link to its address, unless that was mailed enough; a failure is not raised."""
+    place = InvitationMail.objects.take_place(invite.email, now=now)
+    if place is None:
+        logger.info("The mail of invite %s was skipped: its address had enough of them.", invite.pk)
+        return FamilyPlanInvite.MailStatus.SKIPPED
+    failures = _send(
+        Letter(
+            address=invite.email,
+            subject=_("You are invited to a family plan"),
+            template="invitation",
+            context={"inviter": _named(inviter), "url": url, "expires_at": invite.expires_at},
+        )
     )
-    message.attach_alternative(render_to_string("plans/mail/invitation.html", context), "text/html")
+    for failure in failures:
+        logger.warning("The mail of invite %s failed: %s", invite.pk, _kind(failure))
+        if isinstance(failure, NOTHING_ARRIVED):
+            place.delete()
+    return FamilyPlanInvite.MailStatus.FAILED if failures else FamilyPlanInvite.MailStatus.SENT
+
+
+def tell_of_joining(*, plan: FamilyPlan, member: User, owner: User | None) -> None:
+    """Tell a new member and the plan's owner, unless staff switched that off."""
+    if PlanSettings.current().membership_mails:
+        _tell(
+            plan,
+            {"plan": _one_line(plan.name), "member": _named(member)},
+            (member, "joined_to_member", _("You joined a family plan")),
+            (owner, "joined_to_owner", _("Somebody joined your family plan")),
+        )
+
+
+def tell_of_leaving(*, plan: FamilyPlan, member: User, owner: User | None) -> None:
+    """Tell a former member that the seat ended, and the plan's owner who left, unless switched off."""
+    if PlanSettings.current().membership_mails:
+        _tell(
+            plan,
+            {"plan": _one_line(plan.name), "member": _named(member)},
+            (member, "left_to_member", _("Your seat in a family plan has ended")),
+            (owner, "left_to_owner", _("Somebody left your family plan")),
+        )
+
+
+def tell_of_transfer(*, plan: FamilyPlan, owner: User, former_owner: User | None) -> None:
+    """Tell both owners, always: whoever lost a plan against their will must learn of it."""
+    _tell(
+        plan,
+        {"plan": _one_line(plan.name), "owner": _named(owner)},
+        (owner, "transferred_to_owner", _("You own a family plan now")),
+        (former_owner, "transferred_to_former_owner", _("Your family plan has another owner")),
+    )
+
+
+def _tell(plan: FamilyPlan, context: Mapping[str, object], *told: tuple[User | None, str, str]) -> None:
+    """Write to people by their primary address among those that they verified."""
+    addresses = dict(
+        EmailAddress.objects.filter(
+            user__in=[person for person, *_ in told if person], user__is_active=True, verified=True
+        )
+        .order_by("primary")
+        .values_list("user_id", "email")
+    )
+    letters = [
+        Letter(address=addresses[person.pk], subject=subject, template=template, context=context)
+        for person, template, subject in told
+        if person and person.pk in addresses
+    ]
+    for failure in _send(*letters):
+        logger.warning("A mail about plan %s failed: %s", plan.pk, _kind(failure))
+
+
+def _send(*letters: Letter) -> list[Exception]:
+    """Write and send letters over one connection, and list what failed."""
+    if not letters:
+        return []
     try:
+        # An operator's own template may fail, too.
+        messages = [_written(letter) for letter in letters]
         with outside_world():
-            message.send()
+            return within(DEADLINE, lambda: _handed_over(messages))
     except Exception as error:  # noqa: BLE001  # whatever a mail backend raises
-        # Only its kind: the text of an error holds the address that was refused.
-        logger.warning("The mail of invite %s failed: %s", invite.pk, type(error).__name__)
-        return invite.MailStatus.FAILED
-    return invite.MailStatus.SENT
+        return [error]
+
+
+def _handed_over(messages: Sequence[EmailMultiAlternatives]) -> list[Exception]:
+    """Hand each message to the mail server, whatever became of the one before."""
+    failures: list[Exception] = []
+    with get_connection() as connection:
+        for message in messages:
+            try:
+                connection.send_messages([message])
+            except Exception as error:  # noqa: BLE001  # whatever a mail backend raises
+                failures.append(error)
+    return failures
+
+
+def _written(letter: Letter) -> EmailMultiAlternatives:
+    template = f"plans/mail/{letter.template}"
+    message = EmailMultiAlternatives(
+        subject=letter.subject,
+        body=render_to_string(f"{template}.txt", {**letter.context}),
+        to=[letter.address],
+        # RFC 3834: nobody's absence notice answers, nor does a helpdesk open a ticket.
+        headers={"Auto-Submitted": "auto-generated"},
+    )
+    message.attach_alternative(render_to_string(f"{template}.html", {**letter.context}), "text/html")
+    return message
+
+
+def _named(person: User) -> str:
+    return _one_line(display_name(person))
+
+
+def _one_line(name: str) -> str:
+    """Keep a name from pretending to be a paragraph of the mail."""
+    return " ".join(name.split())
+
+
+def _kind(failure: Exception) -> str:
+    """Tell a failure without its text, which holds the address that was refused."""
+    return type(failure).__name__

@@ -11,10 +11,13 @@ from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models
+from django.db import IntegrityError, models, transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
+
+from zammad.addresses import spellings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
 
 _Rows = TypeVar("_Rows", bound=models.QuerySet[Any])
 
+DAY = datetime.timedelta(days=1)
 MAX_NAME_LENGTH = 80
 MIN_USER_LIMIT = 1
 MAX_USER_LIMIT = 100
+INVITATION_MAILS_PER_DAY = 3  # to one address
 # They make a name read otherwise than it is written.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -98,7 +103,7 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
             return plans
         owners = Membership.objects.filter(
             role=Membership.Role.OWNER,
-            user__emailaddress__email=owner_email.lower(),
+            user__emailaddress__email__in=spellings(owner_email),
             user__emailaddress__verified=True,
         )
         return plans.filter(pk__in=owners.values("family_plan"))
@@ -153,6 +158,11 @@ class FamilyPlan(models.Model):
     def seats_taken(self, *, now: datetime.datetime) -> int:
         """Count members and open invites: by the clock, so that an expired invite frees its seat."""
         return self.memberships.count() + self.invites.open(now=now).count()
+
+    def owner(self) -> User | None:
+        """Find who owns the plan; nobody, once it is closed."""
+        membership = self.memberships.filter(role=Membership.Role.OWNER).select_related("user").first()
+        return membership.user if membership else None
 
     def has_owner(self, person: Viewer) -> bool:
         return self.memberships.filter(user_id=person.pk or 0, role=Membership.Role.OWNER).exists()
@@ -299,6 +309,43 @@ class FamilyPlanInvite(models.Model):
         if self.user_id is not None:
             return self.Status.USED
         return self.Status.OPEN if self.expires_at > now else self.Status.EXPIRED
+
+
+class InvitationMailQuerySet(models.QuerySet["InvitationMail"]):
+    def take_place(self, address: str, *, now: datetime.datetime) -> InvitationMail | None:
+        """Take one of an address's places, before its mail is sent; None when all are taken."""
+        # Keyed: a copy of the database does not tell who was invited.
+        digest = salted_hmac("plans.invitation_mail", address, algorithm="sha256").hexdigest()
+        places = self.filter(address_digest=digest)
+        places.filter(taken_at__lte=now - DAY).delete()
+        for place in set(range(INVITATION_MAILS_PER_DAY)).difference(places.values_list("place", flat=True)):
+            try:
+                with transaction.atomic():
+                    return self.create(address_digest=digest, place=place, taken_at=now)
+            except IntegrityError:
+                continue  # somebody else took it at this moment
+        return None
+
+
+class InvitationMail(models.Model):
+    """A place for one mail: over all plans an address has a few for invitations, each for a day.
+
+    A place is a row that can exist once, so that requests at the same moment share them.
+    """
+
+    address_digest = models.CharField(max_length=64)
+    place = models.PositiveSmallIntegerField()
+    taken_at = models.DateTimeField(default=timezone.now)
+
+    objects = InvitationMailQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(name="invitation_mail_once", fields=["address_digest", "place"])
+        ]
+
+    def __str__(self) -> str:
+        return f"Invitation mail {self.pk}"
 
 
 class PlanEventQuerySet(models.QuerySet["PlanEvent"]):

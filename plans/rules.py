@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from email_validator import EmailNotValidError, validate_email
 
 from plans.models import (
+    DAY,
     FamilyPlan,
     FamilyPlanInvite,
     Membership,
@@ -20,14 +21,13 @@ from plans.models import (
     verified_addresses,
 )
 from plans.settings import PlanSettings
+from zammad.addresses import spellings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.utils.functional import _StrPromise
 
     from plans.models import Viewer
-
-DAY = datetime.timedelta(days=1)
 
 
 class Refusal(ValidationError):
@@ -169,15 +169,6 @@ def normal_address(email: str | None, *, field: str) -> str:
     except (EmailNotValidError, UnicodeError) as error:
         raise InvalidInput(field, ValidationError(_("Enter a valid e-mail address."))) from error
     return address
-
-
-def spellings(address: str) -> set[str]:
-    """List the ways in which an account may hold an address that `normal_address` returned.
-
-    Some browsers send an international domain in letters, others in IDNA's ASCII.
-    """
-    parts = validate_email(address, check_deliverability=False)
-    return {address, f"{parts.local_part}@{parts.ascii_domain}".lower()}
 
 
 def owns_address(person: User, address: str) -> bool:

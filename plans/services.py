@@ -2,7 +2,7 @@
 
 Every change of a plan's seats happens under the row lock of that plan. Locks are taken in
 one order, so that no two journeys can wait for each other: plan, then invite, then person.
-No HTTP or mail call is made while a transaction is open.
+No HTTP or mail call is made while a transaction is open; who is told is read in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from plans.invite_tokens import fetch_invite_token
-from plans.mail import mail_invitation
+from plans.mail import mail_invitation, tell_of_joining, tell_of_leaving, tell_of_transfer
 from plans.models import (
     FamilyPlan,
     FamilyPlanInvite,
@@ -202,7 +202,7 @@ def _issue(
         _record(plan, kind, actor=actor, invite=invite, at=now)
     url = invite_url(token)
     if invite.email:
-        invite.mail_status = mail_invitation(invite, url=url, inviter=display_name(actor))
+        invite.mail_status = mail_invitation(invite, url=url, inviter=actor, now=now)
         FamilyPlanInvite.objects.filter(pk=invite.pk, token_digest=invite.token_digest).update(
             mail_status=invite.mail_status
         )
@@ -242,7 +242,7 @@ def preview_invite(*, actor: Viewer, token: str) -> InvitePreview:
     person = signed_in(actor)
     invite = invite_of_token(token)
     plan = invite.family_plan
-    owner = plan.memberships.filter(role=Membership.Role.OWNER).select_related("user").first()
+    owner = plan.owner()
     refusal = None
     try:
         check_acceptable(invite, person=person, plan=plan, now=now)
@@ -250,7 +250,7 @@ def preview_invite(*, actor: Viewer, token: str) -> InvitePreview:
         refusal = error
     return InvitePreview(
         plan_name=plan.name,
-        owner_name=display_name(owner.user) if owner else "",
+        owner_name=display_name(owner) if owner else "",
         expires_at=invite.expires_at,
         status=invite.status(now=now),
         refusal=refusal,
@@ -282,6 +282,8 @@ def accept_invite(*, actor: Viewer, token: str) -> Membership:
         invite.save(update_fields=["user"])
         _record(plan, Kind.INVITE_ACCEPTED, actor=person, subject=person, invite=invite, at=now)
         link_waiting_user(user=person)
+        owner = plan.owner()
+    tell_of_joining(plan=plan, member=person, owner=owner)
     return membership
 
 
@@ -305,6 +307,8 @@ def detach_member(*, actor: Viewer, membership_id: int) -> Detachment:
         invite = _end_membership(membership, now=now)
         kind = Kind.MEMBER_LEFT if leaves else Kind.MEMBER_DETACHED
         _record(plan, kind, actor=person, subject=membership.user, invite=invite, at=now)
+        owner = plan.owner()
+    tell_of_leaving(plan=plan, member=membership.user, owner=owner)
     return Detachment(plan=None, invite=None) if leaves else Detachment(plan=plan, invite=invite)
 
 
@@ -320,11 +324,14 @@ def transfer_ownership(*, actor: Viewer, membership_id: int) -> FamilyPlan:
     with _locked_plan(plan_id) as (plan, now):
         membership = visible_membership(person, membership_id)
         check_manages(person, plan)
-        if not membership.is_owner:
-            plan.memberships.filter(role=Membership.Role.OWNER).update(role=Membership.Role.MEMBER)
-            membership.role = Membership.Role.OWNER
-            membership.save(update_fields=["role"])
-            _record(plan, Kind.OWNERSHIP_TRANSFERRED, actor=person, subject=membership.user, at=now)
+        if membership.is_owner:
+            return plan
+        former_owner = plan.owner()
+        plan.memberships.filter(role=Membership.Role.OWNER).update(role=Membership.Role.MEMBER)
+        membership.role = Membership.Role.OWNER
+        membership.save(update_fields=["role"])
+        _record(plan, Kind.OWNERSHIP_TRANSFERRED, actor=person, subject=membership.user, at=now)
+    tell_of_transfer(plan=plan, owner=membership.user, former_owner=former_owner)
     return plan
 
 
@@ -345,12 +352,15 @@ def close_plan(*, actor: Viewer, plan_id: int) -> FamilyPlan:
             raise PlanClosed
         if plan.memberships.filter(role=Membership.Role.MEMBER).exists():
             raise PlanNotEmpty
-        for membership in plan.memberships.all():
+        ended = list(plan.memberships.select_related("user"))
+        for membership in ended:
             _end_membership(membership, now=now)
         plan.invites.open(now=now).update(expires_at=now)
         plan.closed_at = now
         plan.save(update_fields=["closed_at"])
         _record(plan, Kind.PLAN_CLOSED, actor=person, at=now)
+    for membership in ended:
+        tell_of_leaving(plan=plan, member=membership.user, owner=None)
     return plan
 
 

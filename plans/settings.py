@@ -54,6 +54,7 @@ class PlanSettings:
     invites_per_day: int
     invite_accepted_url: str
     self_service_plans: bool
+    membership_mails: bool
 
     @classmethod
     def current(cls) -> Self:
@@ -71,4 +72,5 @@ class PlanSettings:
             invites_per_day=clamp("INVITES_PER_DAY", values["INVITES_PER_DAY"]),
             invite_accepted_url=page,
             self_service_plans=bool(values["SELF_SERVICE_PLANS"]),
+            membership_mails=bool(values["MEMBERSHIP_MAILS"]),
         )

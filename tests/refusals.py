@@ -11,14 +11,21 @@ import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Model
 
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
+from plans.models import FamilyPlan, FamilyPlanInvite, InvitationMail, Membership, PlanEvent
 from zammad.client import ZammadClient
 from zammad.models import ZammadUser
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
     """Read everything that a journey through plans could change."""
-    models: list[type[Model]] = [FamilyPlan, Membership, FamilyPlanInvite, PlanEvent, ZammadUser]
+    models: list[type[Model]] = [
+        FamilyPlan,
+        Membership,
+        FamilyPlanInvite,
+        InvitationMail,
+        PlanEvent,
+        ZammadUser,
+    ]
     return {model.__name__: list(model._default_manager.order_by("pk").values()) for model in models}
 
 

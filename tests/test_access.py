@@ -123,6 +123,16 @@ def test_plans_are_listed_and_searched_within_what_one_sees(
     assert set(everybody["carol"].plans()) == set()
 
 
+@pytest.mark.parametrize("verified", ["ada@bücher.example", "ada@xn--bcher-kva.example"])
+@pytest.mark.parametrize("asked", ["ada@bücher.example", "Ada@xn--bcher-kva.EXAMPLE"])
+def test_an_owner_is_found_by_either_spelling_of_their_domain(
+    everybody: dict[str, Access], verified: str, asked: str
+) -> None:
+    hers = OwnerFactory(user=UserFactory(email=verified)).family_plan
+
+    assert set(everybody["support"].plans(owner_email=asked)) == {hers}
+
+
 def test_a_member_cannot_guess_the_owners_address(plan: FamilyPlan, everybody: dict[str, Access]) -> None:
     assert not everybody["bob"].plans(owner_email="alice@example.com").exists()
     assert not everybody["stranger"].plans(owner_email="alice@example.com").exists()

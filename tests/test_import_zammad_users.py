@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -49,6 +50,20 @@ def test_all_users_but_zammads_own_are_imported_and_linked(sandbox: Sandbox, ali
         (6, "dave@example.com", None),
         (7, "erin@example.com", None),
     ]
+
+
+def test_an_import_links_by_either_spelling_of_a_domain(sandbox: Sandbox, alice: User, bob: User) -> None:
+    for user_id, in_zammad, person, verified in (
+        (3, "alice@bücher.example", alice, "alice@xn--bcher-kva.example"),
+        (4, "bob@xn--bcher-kva.example", bob, "bob@bücher.example"),
+    ):
+        sandbox.records["users"][user_id]["email"] = in_zammad
+        EmailAddress.objects.filter(user=person).update(email=verified)
+
+    run()
+
+    linked = ZammadUser.objects.exclude(user=None).order_by("zammad_id").values_list("zammad_id", "user")
+    assert list(linked) == [(3, alice.pk), (4, bob.pk)]
 
 
 def test_a_second_import_changes_nothing(sandbox: Sandbox, alice: User) -> None:

@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
 from plans import outside
 from plans.models import FamilyPlan
-from plans.outside import TooManyWaiting, outside_world
+from plans.outside import TooManyWaiting, outside_world, within
 
 
 @pytest.fixture
@@ -111,3 +112,56 @@ def test_nobody_holds_a_database_connection_out_there() -> None:
         assert connection.connection is None
 
     assert FamilyPlan.objects.count() == 0
+
+
+# --- Work without an end of its own ---------------------------------------------------------------
+
+
+def test_work_that_ends_in_time_answers_or_fails_as_it_would_here() -> None:
+    assert within(10, lambda: 7) == 7
+    with pytest.raises(OSError, match="gone"):
+        within(10, lambda: (_ for _ in ()).throw(OSError("gone")))
+
+
+def test_work_knows_the_context_of_who_asked_for_it() -> None:
+    request_id = ContextVar("request_id", default="")
+    request_id.set("r-1")
+
+    assert within(10, request_id.get) == "r-1"
+
+
+def test_work_that_takes_too_long_is_left_behind_and_so_much_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "_asides", threading.BoundedSemaphore(2))
+    may_end = threading.Event()
+    ended = threading.Semaphore(0)
+
+    def dawdle() -> None:
+        may_end.wait(10)
+        ended.release()
+
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            within(0.01, dawdle)
+    with pytest.raises(TooManyWaiting):
+        within(10, lambda: pytest.fail("a third was begun"))
+
+    may_end.set()
+    for _ in range(2):
+        assert ended.acquire(timeout=10)
+    while outside._asides._value < 2:  # the threads have a line to go
+        pass
+    assert within(10, lambda: 7) == 7
+
+
+@pytest.mark.django_db(transaction=True)
+def test_work_leaves_no_database_connection_behind() -> None:
+    used = []
+
+    def work() -> int:
+        used.append(connections["default"])
+        return FamilyPlan.objects.count()
+
+    assert within(10, work) == 0
+
+    assert used[0] is not connections["default"]
+    assert used[0].connection is None

@@ -12,10 +12,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import constance
 import pytest
 from django.contrib.auth.models import User
+from django.core import mail
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import connection, transaction
 from django.db.models import Count, F, Q
@@ -130,6 +132,22 @@ def test_ten_invites_for_one_address(sandbox: Sandbox) -> None:
     ends = race(*[lambda: create_invite(actor=owner, plan_id=plan.pk, email="dave@example.com")] * TEN)
 
     assert Counter(ends) == {OK: 1, "ALREADY_INVITED": 9}
+
+
+def test_ten_plans_mail_one_address(sandbox: Sandbox) -> None:
+    seats = OwnerFactory.create_batch(TEN)
+
+    ends = race(
+        *(
+            partial(create_invite, actor=seat.user, plan_id=seat.family_plan_id, email="dave@example.com")
+            for seat in seats
+        )
+    )
+
+    assert ends == [OK] * TEN
+    became = Counter(FamilyPlanInvite.objects.values_list("mail_status", flat=True))
+    assert became == {"SENT": 3, "SKIPPED": 7}
+    assert len(mail.outbox) == 3
 
 
 def test_ten_invites_at_the_end_of_the_day(sandbox: Sandbox) -> None:

@@ -182,3 +182,21 @@ def test_a_refused_start_is_a_sentence_for_every_command(command: list[str]) -> 
     assert result.returncode == 1
     assert "Set SECRET_KEY" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_templates_of_the_operators_own_come_before_ours(tmp_path: Path) -> None:
+    ours = str(BASE_DIR / "config" / "templates")
+
+    [found] = settings_of("TEMPLATES[0]['DIRS']", TEMPLATES_DIR=str(tmp_path))
+    [without] = settings_of("TEMPLATES[0]['DIRS']")
+
+    assert found == repr([str(tmp_path), Path(ours)])
+    assert without == repr([Path(ours)])
+
+
+@pytest.mark.parametrize("directory", ["templates", "/nowhere/at/all"])
+def test_a_template_directory_that_is_not_there_is_refused(directory: str) -> None:
+    result = start("check", TEMPLATES_DIR=directory)
+
+    assert result.returncode == 1
+    assert "Set TEMPLATES_DIR to the full path of a directory, or leave it empty." in result.stderr

@@ -54,6 +54,7 @@ def test_the_defaults_are_in_force_until_staff_choose() -> None:
         invites_per_day=20,
         invite_accepted_url=OURS,
         self_service_plans=False,
+        membership_mails=True,
     )
 
 
@@ -64,6 +65,7 @@ def test_what_staff_chose_is_in_force() -> None:
     constance.config.INVITES_PER_DAY = 0
     constance.config.INVITE_ACCEPTED_URL = "https://app.example.com/welcome?from=invite"
     constance.config.SELF_SERVICE_PLANS = True
+    constance.config.MEMBERSHIP_MAILS = False
 
     assert PlanSettings.current() == PlanSettings(
         user_limit=9,
@@ -72,6 +74,7 @@ def test_what_staff_chose_is_in_force() -> None:
         invites_per_day=0,
         invite_accepted_url="https://app.example.com/welcome?from=invite",
         self_service_plans=True,
+        membership_mails=False,
     )
 
 

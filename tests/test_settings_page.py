@@ -80,6 +80,7 @@ def test_the_page_shows_every_setting_with_its_help(tuner: User) -> None:
         "INVITES_PER_DAY",
         "INVITE_ACCEPTED_URL",
         "SELF_SERVICE_PLANS",
+        "MEMBERSHIP_MAILS",
     ):
         assert name in text
     assert "Default: off." in text

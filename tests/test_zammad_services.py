@@ -16,6 +16,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError
 
 from tests.factories import UserFactory, ZammadUserFactory
+from zammad.addresses import spellings
 from zammad.models import WebhookDelivery, ZammadUser, ZammadUserQuerySet
 from zammad.services import (
     AlreadyLinked,
@@ -33,6 +34,8 @@ pytestmark = pytest.mark.django_db
 
 SAMPLE = Path(__file__).parent / "samples" / "ticket_create.json"
 NOW = datetime(2026, 8, 3, 9, 0, tzinfo=UTC)
+# One address, in letters and in IDNA's ASCII.
+SPELLINGS = ["carol@bücher.example", "carol@xn--bcher-kva.example"]
 DELIVERY_ID = "0b1f3f9e-6a53-4a65-9a3e-0f1f2a9c7d11"
 
 
@@ -335,15 +338,52 @@ def test_a_user_without_an_address_waits(carol: User) -> None:
     assert ZammadUser.objects.get().user is None
 
 
-def test_two_people_with_one_address_are_nobody(carol: User, bob: User) -> None:
-    # allauth forbids it, unless a company's settings allow it.
-    with mock.patch("zammad.services.EmailAddress.objects") as addresses:
-        rows = addresses.filter.return_value.order_by.return_value.values_list.return_value
-        rows.__getitem__.return_value = [(carol.pk, None), (bob.pk, None)]
+@pytest.mark.parametrize("verified", SPELLINGS)
+@pytest.mark.parametrize("told", SPELLINGS)
+def test_both_spellings_of_an_international_domain_link(carol: User, verified: str, told: str) -> None:
+    EmailAddress.objects.filter(user=carol).update(email=verified)
 
-        assert link_zammad_user(zammad_user=ZammadUserFactory(email="carol@example.com")) is False
+    deliver(at(10, email=told))
+
+    assert ZammadUser.objects.get().user == carol
+
+
+@pytest.mark.parametrize("verified", SPELLINGS)
+@pytest.mark.parametrize("waiting", SPELLINGS)
+def test_verifying_either_spelling_links_who_waits_for_the_other(
+    carol: User, verified: str, waiting: str
+) -> None:
+    zammad_user = ZammadUserFactory(email=waiting)
+    EmailAddress.objects.filter(user=carol).update(email=verified)
+
+    link_waiting_user(user=carol)
+
+    zammad_user.refresh_from_db()
+    assert zammad_user.user == carol
+
+
+def test_a_person_who_verified_both_spellings_is_one_person(carol: User) -> None:
+    for spelling in SPELLINGS:
+        EmailAddress.objects.create(user=carol, email=spelling, verified=True)
+
+    deliver(at(10, email=SPELLINGS[0]))
+
+    assert ZammadUser.objects.get().user == carol
+
+
+def test_two_people_with_one_address_are_nobody(carol: User, bob: User) -> None:
+    # To allauth the spellings are two addresses.
+    for person, spelling in zip((carol, bob), SPELLINGS, strict=True):
+        EmailAddress.objects.filter(user=person).update(email=spelling)
+
+    deliver(at(10, email=SPELLINGS[0]))
 
     assert ZammadUser.objects.get().user is None
+
+
+@pytest.mark.parametrize("odd", ["ü", "carol@xn--", "carol@xn--a.example", "ü@@example.com", "carol@\u2024"])
+def test_an_odd_address_is_spelt_as_it_is(odd: str) -> None:
+    assert spellings(odd) == {odd}
 
 
 def test_a_person_has_one_link(carol: User) -> None:

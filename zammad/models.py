@@ -1,7 +1,7 @@
 """What Zammad has told us: its users, and the deliveries that brought them."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import ClassVar, TypeVar
 
@@ -10,6 +10,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connections, models
 from django.utils import timezone
 
+from zammad.addresses import spellings
 from zammad.webhooks import MAX_ZAMMAD_ID, MIN_ZAMMAD_ID, TEXT_LENGTHS, UserData
 
 M = TypeVar("M", bound=models.Model)
@@ -57,9 +58,10 @@ class UpsertQuerySet(models.QuerySet[M]):
 
 
 class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
-    def waiting_for(self, addresses: Sequence[str]) -> "ZammadUserQuerySet":
-        """Narrow to those who may still be linked to the owner of these addresses."""
-        return self.filter(email__in=addresses, user=None, auto_link=True)
+    def waiting_for(self, addresses: Iterable[str]) -> "ZammadUserQuerySet":
+        """Narrow to those who may still be linked to the owner of these addresses, however spelt."""
+        spelt = set[str]().union(*map(spellings, addresses))
+        return self.filter(email__in=spelt, user=None, auto_link=True)
 
     def upsert(self, data: UserData, *, now: datetime.datetime) -> "ZammadUser | None":
         """Store a user unless a version as new is stored already: then answer None.

@@ -12,6 +12,7 @@ from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, reset_queries, transaction
 
+from zammad.addresses import spellings
 from zammad.client import ZammadClient, ZammadError
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
@@ -98,9 +99,12 @@ def link_zammad_user(*, zammad_user: ZammadUser) -> bool:
     if zammad_user.user_id is not None or not zammad_user.auto_link or not zammad_user.email:
         return False
     people = list(
-        EmailAddress.objects.filter(email=zammad_user.email, verified=True, user__is_active=True)
+        EmailAddress.objects.filter(
+            email__in=spellings(zammad_user.email), verified=True, user__is_active=True
+        )
         .order_by()
-        .values_list("user_id", "user__zammad_user")[:2]
+        .values_list("user_id", "user__zammad_user")
+        .distinct()[:2]  # one person may have verified both spellings
     )
     if len(people) != 1:
         return False
@@ -119,7 +123,7 @@ def link_zammad_user(*, zammad_user: ZammadUser) -> bool:
 def link_waiting_user(*, user: AbstractUser) -> None:
     """Link a person who verified an address, or accepted an invite, to who waits for them."""
     addresses = EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True)
-    for zammad_user in ZammadUser.objects.waiting_for(list(addresses)).order_by("zammad_id"):
+    for zammad_user in ZammadUser.objects.waiting_for(addresses).order_by("zammad_id"):
         link_zammad_user(zammad_user=zammad_user)
 
 
@@ -250,8 +254,9 @@ def _store(users: list[UserData], *, now: datetime) -> tuple[int, int]:
     taken = len(ZammadUser.objects.upsert_all(users, now=now))
     # Links come after, each in a transaction of its own: one that waits for a person's link while
     # it holds a page of users could meet a webhook that waits for one of these.
-    verified = EmailAddress.objects.filter(verified=True, email__in=[data.email for data in users])
-    for zammad_user in ZammadUser.objects.waiting_for(list(verified.values_list("email", flat=True))):
+    spelt = set[str]().union(*(spellings(data.email) for data in users))
+    verified = EmailAddress.objects.filter(verified=True, email__in=spelt).values_list("email", flat=True)
+    for zammad_user in ZammadUser.objects.waiting_for(verified):
         link_zammad_user(zammad_user=zammad_user)
     return new, taken
 
