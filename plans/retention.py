@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from plans.models import FamilyPlanInvite
+from plans.models import FamilyPlanInvite, InvitationMail
 from zammad.models import WebhookDelivery
 from zammad.services import delete_deliveries
 
@@ -33,4 +33,5 @@ def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
         return Pruned(deliveries=deliveries, addresses=addressed.count())
     # One statement, which looks again at the row of an invite that is being reissued meanwhile.
     addresses = addressed.update(email="")
+    InvitationMail.objects.filter(taken_at__lte=until).delete()  # nobody's limit counts them any more
     return Pruned(deliveries=delete_deliveries(until=until), addresses=addresses)

@@ -22,8 +22,7 @@ from django.db import transaction
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
-from plans.models import FamilyPlan, FamilyPlanInvite, PlanEvent
-from plans.rules import DAY
+from plans.models import DAY, FamilyPlan, FamilyPlanInvite, PlanEvent
 from tests.api import node_id
 from tests.factories import OwnerFactory, UserFactory
 from tests.production import OK, Production, WithholdingSandbox, check_promises, production_server, wait_for

@@ -115,7 +115,7 @@ def operation(
     """One of the operations that ask Zammad, with something for it to do."""
     match request.param:
         case "createInvite":
-            values: dict[str, object] = {"planId": node_id(plan), "email": ADDRESS}
+            values = {"planId": node_id(plan), "email": ADDRESS}
             return mutation(CREATE, alice, values)
         case "reissueInvite":
             invite = InviteFactory(family_plan=plan, created_by=alice, email=ADDRESS)

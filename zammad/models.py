@@ -1,7 +1,7 @@
 """What Zammad has told us: its users, and the deliveries that brought them."""
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import ClassVar, TypeVar
 
