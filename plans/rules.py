@@ -213,6 +213,25 @@ def visible_plan(person: User, plan_id: int) -> FamilyPlan:
     return plan
 
 
+def managed_plan(person: User, plan_id: int) -> FamilyPlan:
+    """Find a plan that the person owns, or among all if they may act for others.
+
+    One look tells an owner both that they see the plan and that they own it: between two, a
+    plan that closes meanwhile would be seen and then forbidden.
+
+    :raises PlanNotFound:
+    :raises NotPermitted:
+    """
+    seats = Membership.objects.select_related("family_plan")
+    seat = seats.filter(user=person, family_plan_id=plan_id).first()
+    if seat and seat.is_owner:
+        return seat.family_plan
+    plan = seat.family_plan if seat else visible_plan(person, plan_id)
+    if not may_act_for_others(person):
+        raise NotPermitted
+    return plan
+
+
 def visible_invite(person: User, invite_id: int, *, lock: bool = False) -> FamilyPlanInvite:
     """Find an invite among those the person may see.
 

@@ -45,13 +45,13 @@ from plans.rules import (
     check_invitable,
     check_manages,
     invite_of_token,
+    managed_plan,
     normal_address,
     owner_of_address,
     owns_address,
     signed_in,
     visible_invite,
     visible_membership,
-    visible_plan,
 )
 from plans.settings import PlanSettings
 from zammad.services import link_waiting_user
@@ -144,8 +144,7 @@ def create_invite(*, actor: Viewer, plan_id: int, email: str | None = None) -> I
     """
     now = timezone.now()
     person = signed_in(actor)
-    plan = visible_plan(person, plan_id)
-    check_manages(person, plan)
+    plan = managed_plan(person, plan_id)
     invite = FamilyPlanInvite(
         family_plan=plan, created_by=person, email=normal_address(email, field="email"), created_at=now
     )
@@ -189,9 +188,9 @@ def _issue(
         # What was seen before Zammad was asked may be out of sight by now.
         if invite.pk:
             invite = visible_invite(actor, invite.pk, lock=True)
+            check_manages(actor, plan)
         else:
-            visible_plan(actor, plan.pk)
-        check_manages(actor, plan)
+            managed_plan(actor, plan.pk)
         plan_settings = PlanSettings.current()
         check_invitable(invite, plan=plan, plan_settings=plan_settings, now=now)
         invite.token_digest = digest_of(token)
@@ -345,9 +344,8 @@ def close_plan(*, actor: Viewer, plan_id: int) -> FamilyPlan:
     :raises PlanNotEmpty:
     """
     person = signed_in(actor)
-    with _locked_plan(visible_plan(person, plan_id).pk) as (plan, now):
-        visible_plan(person, plan_id)
-        check_manages(person, plan)
+    with _locked_plan(managed_plan(person, plan_id).pk) as (plan, now):
+        managed_plan(person, plan_id)
         if plan.closed_at:
             raise PlanClosed
         if plan.memberships.filter(role=Membership.Role.MEMBER).exists():

@@ -343,6 +343,8 @@ class Production:
 def _production(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
+    # First: else the tests' own database would be set up on the connection that orm_on puts there.
+    django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Production]:
     with WithholdingSandbox() as zammad, django_db_blocker.unblock():

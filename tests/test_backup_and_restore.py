@@ -125,7 +125,7 @@ NOW = datetime(2026, 8, 3, 9, 0, tzinfo=UTC)
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_an_empty_database_is_migrated_step_by_step(
-    kind: str, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+    kind: str, tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> None:
     with django_db_blocker.unblock(), scratch_database(kind, tmp_path) as url, orm_on(url):
         # when each migration is applied by itself, as by somebody who takes every version
@@ -142,7 +142,7 @@ def test_an_empty_database_is_migrated_step_by_step(
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_a_full_database_of_the_first_version_keeps_everything(
-    kind: str, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+    kind: str, tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> None:
     with django_db_blocker.unblock(), scratch_database(kind, tmp_path) as url, orm_on(url):
         # given a database of the first version, with a plan, a member, an invite and a Zammad user

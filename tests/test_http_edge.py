@@ -79,7 +79,7 @@ behind_a_proxy = pytest.mark.xdist_group("production-proxy")
 
 @pytest.fixture(scope="module")
 def proxied(
-    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+    tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[ProductionServer]:
     """Serve behind one proxy, with a log-in limit that a test reaches."""
     with django_db_blocker.unblock():
@@ -246,7 +246,7 @@ def redis_answers() -> bool:
 
 
 def test_a_whole_journey_leaves_no_secret_in_the_production_servers_log(
-    tmp_path: Path, django_db_blocker: DjangoDbBlocker
+    tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> None:
     # given a server that logs every request, and whose mails fail
     more = {"GRANIAN_LOG_ACCESS_ENABLED": "true", "EMAIL_URL": f"smtp://127.0.0.1:{free_port()}"}
@@ -262,7 +262,7 @@ def test_a_whole_journey_leaves_no_secret_in_the_production_servers_log(
 
 
 def test_a_whole_journey_leaves_no_secret_in_the_development_servers_log(
-    tmp_path: Path, django_db_blocker: DjangoDbBlocker
+    tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> None:
     with (
         Sandbox() as zammad,

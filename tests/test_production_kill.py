@@ -46,6 +46,7 @@ CUT = (OSError, http.client.HTTPException)  # how a client sees a server die
 def doomed(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
+    django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Production]:
     """Run a server of the test's own, which it may kill."""

@@ -150,7 +150,7 @@ class SilentMail:
 
 @pytest.fixture(scope="module")
 def silent_mail(
-    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+    tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[SilentMail]:
     """Run one process, so that its bounds are those of the server."""
     directory = tmp_path_factory.mktemp("mail")
@@ -173,9 +173,9 @@ def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_
             server.session_of(owner.user),
             "createInvite",
             planId=node_id(owner.family_plan),
-            email="somebody@example.com",
+            email=f"somebody{number}@example.com",
         )
-        for owner in owners
+        for number, owner in enumerate(owners)
     ]
     bystander = OwnerFactory()
     session, plan_id = server.session_of(bystander.user), node_id(bystander.family_plan)
@@ -198,7 +198,7 @@ def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_
     assert len(made) >= 8
     assert set(made) == {"FAILED"}
     assert FamilyPlanInvite.objects.filter(mail_status="FAILED").count() == len(made)
-    assert "somebody@example.com" not in server.log.read_text()
+    assert "somebody" not in server.log.read_text()
     assert server.complaints() == []
 
 
