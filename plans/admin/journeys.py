@@ -109,7 +109,7 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
         return self.find(queryset, term) if is_storable(term) else queryset.none(), False
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
-        """Narrow to what a term names, by index: Django's own search would read the whole table."""
+        """Narrow to what a term names: Django's own search would look for it in the middle of every text."""
         return rows
 
     def subject_of(self, obj: Any) -> Any:
