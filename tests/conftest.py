@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from plans.models import FamilyPlan
 from tests.factories import InviteFactory, MembershipFactory, OwnerFactory, UserFactory
-from tests.production import _production, production  # noqa: F401  # fixtures
+from tests.production import _production, production, server_databases  # noqa: F401  # fixtures
 from zammad.sandbox import Sandbox
 
 # --- What a test needs of the machine: see the markers in pyproject.toml ------------------------

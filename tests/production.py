@@ -287,7 +287,7 @@ class ProductionServer:
 
 
 @contextmanager
-def production_server(
+def running_server(
     kind: str,
     directory: Path,
     *,
@@ -295,7 +295,7 @@ def production_server(
     command: str = "serve",
     **more: str,
 ) -> Iterator[ProductionServer]:
-    """Serve on a database of the test's own, which the ORM of this thread works on, too."""
+    """Serve on a database of the test's own."""
     if kind == "postgresql":
         # Each thread holds a connection, and several servers share PostgreSQL's usual hundred.
         more = {"WEB_THREADS": "8", **more}
@@ -303,10 +303,19 @@ def production_server(
         server = ProductionServer(directory, database_url, zammad_url, more, command)
         try:
             server.start()
-            with server.database():
-                yield server
+            yield server
         finally:
             server.kill()
+
+
+@contextmanager
+def production_server(kind: str, directory: Path, **options: str) -> Iterator[ProductionServer]:
+    """Serve on a database of the test's own, which the ORM of this thread works on, too.
+
+    For one test only: whatever runs beside would find itself on that database.
+    """
+    with running_server(kind, directory, **options) as server, server.database():
+        yield server
 
 
 # --- Fixtures ------------------------------------------------------------------------------------
@@ -343,24 +352,29 @@ class Production:
 def _production(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    # First: else the tests' own database would be set up on the connection that orm_on puts there.
-    django_db_setup: None,
-    django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Production]:
-    with WithholdingSandbox() as zammad, django_db_blocker.unblock():
+    with WithholdingSandbox() as zammad:
         directory = tmp_path_factory.mktemp("production")
-        with production_server(request.param, directory, zammad_url=zammad.url) as server:
+        with running_server(request.param, directory, zammad_url=zammad.url) as server:
             yield Production(server, zammad)
 
 
 @pytest.fixture
-def production(_production: Production) -> Iterator[Production]:
+def server_databases(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Let a test work on the databases of servers, once the tests' own has been set up."""
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture
+def production(_production: Production, server_databases: None) -> Iterator[Production]:
     """Share a running server, empty at first; whatever a test does to it, its log complains of nothing."""
-    empty_database()
-    _production.zammad.calls.clear()
     before = len(_production.server.complaints())
-    yield _production
-    _production.zammad.faults.clear()
+    with _production.server.database():
+        empty_database()
+        _production.zammad.calls.clear()
+        yield _production
+        _production.zammad.faults.clear()
     assert _production.server.complaints()[before:] == []
 
 

@@ -20,11 +20,10 @@ from urllib.parse import quote, urlencode
 import pytest
 from django.urls import reverse
 from django.utils import timezone
-from pytest_django import DjangoDbBlocker
 
 from tests.api import JSON, node_id
 from tests.factories import OwnerFactory
-from tests.production import OK, Answer, ProductionServer, free_port, production_server
+from tests.production import OK, Answer, ProductionServer, free_port, production_server, running_server
 from zammad.models import WebhookDelivery
 from zammad.sandbox import Reply, Sandbox
 
@@ -78,15 +77,18 @@ behind_a_proxy = pytest.mark.xdist_group("production-proxy")
 
 
 @pytest.fixture(scope="module")
-def proxied(
-    tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: DjangoDbBlocker
-) -> Iterator[ProductionServer]:
-    """Serve behind one proxy, with a log-in limit that a test reaches."""
-    with django_db_blocker.unblock():
-        more = {"PUBLIC_URL": f"https://{HOST}", "TRUSTED_PROXY_COUNT": "1", "LOGIN_RATE_PER_IP": "5/m"}
-        with production_server("sqlite", tmp_path_factory.mktemp("proxied"), **more) as server:
-            yield server
-            assert server.complaints() == []
+def _proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProductionServer]:
+    more = {"PUBLIC_URL": f"https://{HOST}", "TRUSTED_PROXY_COUNT": "1", "LOGIN_RATE_PER_IP": "5/m"}
+    with running_server("sqlite", tmp_path_factory.mktemp("proxied"), **more) as server:
+        yield server
+        assert server.complaints() == []
+
+
+@pytest.fixture
+def proxied(_proxied: ProductionServer, server_databases: None) -> Iterator[ProductionServer]:
+    """Share a server behind one proxy, with a log-in limit that a test reaches."""
+    with _proxied.database():
+        yield _proxied
 
 
 # --- Headers and cookies -------------------------------------------------------------------------
@@ -246,13 +248,12 @@ def redis_answers() -> bool:
 
 
 def test_a_whole_journey_leaves_no_secret_in_the_production_servers_log(
-    tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+    tmp_path: Path, server_databases: None
 ) -> None:
     # given a server that logs every request, and whose mails fail
     more = {"GRANIAN_LOG_ACCESS_ENABLED": "true", "EMAIL_URL": f"smtp://127.0.0.1:{free_port()}"}
     with (
         Sandbox() as zammad,
-        django_db_blocker.unblock(),
         production_server("sqlite", tmp_path, zammad_url=zammad.url, **more) as server,
     ):
         known = whole_journey(server, zammad)
@@ -262,11 +263,10 @@ def test_a_whole_journey_leaves_no_secret_in_the_production_servers_log(
 
 
 def test_a_whole_journey_leaves_no_secret_in_the_development_servers_log(
-    tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+    tmp_path: Path, server_databases: None
 ) -> None:
     with (
         Sandbox() as zammad,
-        django_db_blocker.unblock(),
         production_server(
             "sqlite", tmp_path, zammad_url=zammad.url, command="demo_server", DEBUG="true"
         ) as server,

@@ -18,7 +18,6 @@ from functools import partial
 
 import pytest
 from django.utils import timezone
-from pytest_django import DjangoDbBlocker
 
 from plans.models import FamilyPlanInvite
 from tests.api import JSON, node_id
@@ -30,7 +29,7 @@ from tests.production import (
     ProductionServer,
     at_once,
     check_promises,
-    production_server,
+    running_server,
     wait_for,
 )
 from zammad.sandbox import Fault, Sandbox
@@ -149,15 +148,19 @@ class SilentMail:
 
 
 @pytest.fixture(scope="module")
-def silent_mail(
-    tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: DjangoDbBlocker
-) -> Iterator[SilentMail]:
+def _silent_mail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SilentMail]:
     """Run one process, so that its bounds are those of the server."""
     directory = tmp_path_factory.mktemp("mail")
-    with closing(SilentMailServer()) as mail, Sandbox() as zammad, django_db_blocker.unblock():
+    with closing(SilentMailServer()) as mail, Sandbox() as zammad:
         more = {"EMAIL_URL": mail.url, "WEB_CONCURRENCY": "1"}
-        with production_server("sqlite", directory, zammad_url=zammad.url, **more) as server:
+        with running_server("sqlite", directory, zammad_url=zammad.url, **more) as server:
             yield SilentMail(server, mail)
+
+
+@pytest.fixture
+def silent_mail(_silent_mail: SilentMail, server_databases: None) -> Iterator[SilentMail]:
+    with _silent_mail.server.database():
+        yield _silent_mail
 
 
 @pytest.mark.xdist_group("production-mail")
