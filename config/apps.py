@@ -1,7 +1,10 @@
 """The project as a Django application."""
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib import admin
+
+from config import sentry
 
 
 class FamilyPlansConfig(AppConfig):
@@ -10,3 +13,5 @@ class FamilyPlansConfig(AppConfig):
 
     def ready(self) -> None:
         admin.site.site_header = admin.site.site_title = "Family Plans"
+        if settings.SENTRY_DSN:
+            sentry.start(settings.SENTRY_DSN)

@@ -88,14 +88,16 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "config.middleware.ProbeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "config.accounts.MailUnavailableMiddleware",
 ]
@@ -149,7 +151,11 @@ CACHES = {
         # Log-in limits are shared between the processes of a machine, also without Redis.
         "locmem://family-plans" if DEBUG else f"file://{BASE_DIR / '.cache'}",
     )
+    or {"BACKEND": ""}
 }
+if CACHES["default"]["BACKEND"].endswith("RedisCache"):
+    # In seconds: whoever signs in waits for it, and so does /readyz.
+    CACHES["default"].setdefault("OPTIONS", {}).update(socket_connect_timeout=2, socket_timeout=2)
 
 # --- Accounts --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
@@ -214,7 +220,7 @@ X_FRAME_OPTIONS = "DENY"
 # Only a proxy that we trust tells whether a request came by https; without, we would redirect for ever.
 SECURE_SSL_REDIRECT = HTTPS and TRUSTED_PROXY_COUNT > 0
 # Zammad follows no redirect; a load balancer asks without TLS.
-SECURE_REDIRECT_EXEMPT = [r"^webhooks/", r"^healthz$"]
+SECURE_REDIRECT_EXEMPT = [r"^webhooks/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", 31_536_000 if HTTPS else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("HSTS_INCLUDE_SUBDOMAINS", False)
 SECURE_HSTS_PRELOAD = env.bool("HSTS_PRELOAD", False)
@@ -245,24 +251,21 @@ TIME_ZONE = "UTC"
 USE_I18N = True
 LANGUAGE_CODE = "en"
 
-# --- Logs ------------------------------------------------------------------------------
+# --- What operators see ----------------------------------------------------------------
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "plain": {
-            "()": "config.logs.MaskingFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-        },
-    },
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "plain"},
-    },
+    "formatters": {"line": {"()": "config.logs.LineFormatter", "as_json": not DEBUG}},
+    "filters": {"raised": {"()": "config.logs.Raised"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         # One handler for all: a mask that one logger escapes is none.
         "django": {"handlers": [], "level": "INFO", "propagate": True},
-        "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+        # Our own line of a request says more.
+        "django.request": {"filters": ["raised"]},
+        "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
+        "_granian": {"handlers": [], "level": "INFO", "propagate": True},
         "granian.access": {"handlers": [], "level": "INFO", "propagate": True},
         # Whoever scans the internet sends such things; they are answered 400, and no errors of ours.
         **{
@@ -271,6 +274,11 @@ LOGGING = {
         },
     },
 }
+# Whoever brings it reads /metrics; empty: there is no such page.
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")
+# Where the processes of one server share their counts.
+METRICS_DIR = env.str("METRICS_DIR", str(BASE_DIR / ".metrics" / str(PORT)))
+SENTRY_DSN = env.str("SENTRY_DSN", "")
 
 # --- Run-time settings, tuned by staff in admin ----------------------------------------
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
@@ -348,6 +356,10 @@ if not EMAIL_BACKEND:
     problems.append("Set EMAIL_URL to an address such as smtp+tls://user:password@host:587.")
 if not re.fullmatch(r"\d+/\d*[smhd]", LOGIN_RATE_PER_IP):
     problems.append("Set LOGIN_RATE_PER_IP to a number and a time, such as 30/m.")
+if METRICS_TOKEN and len(METRICS_TOKEN) < 16:
+    problems.append("Set METRICS_TOKEN to at least 16 characters, or leave it empty: then nobody reads them.")
+if SENTRY_DSN and (not urlsplit(SENTRY_DSN).username or off_loopback_in_clear(SENTRY_DSN)):
+    problems.append("Set SENTRY_DSN to the https:// address that Sentry shows, with the key in it.")
 if not DEBUG:
     if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or SECRET_KEY == DEVELOPMENT_SECRET_KEY:
         problems.append("Set SECRET_KEY to at least 50 random characters.")

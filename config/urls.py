@@ -4,13 +4,16 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from config.views import healthz, home
+from config.metrics import metrics
+from config.views import healthz, home, readyz
 from graphql_api.views import graphql
 from plans.admin.zammad_users import zammad_user_page
 
 urlpatterns = [
     path("", home, name="home"),
     path("healthz", healthz, name="healthz"),
+    path("readyz", readyz, name="readyz"),
+    path("metrics", metrics, name="metrics"),
     path("graphql/", graphql, name="graphql"),
     path("graphql", graphql),  # a POST cannot be redirected to where the slash is
     path("invites/", include("plans.urls")),

@@ -1,10 +1,15 @@
 """The pages that belong to no room: whether we can serve, and where a person can go."""
 
 import logging
+import uuid
+from functools import cache as remembered
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import Error as DatabaseFailure
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
@@ -24,6 +29,45 @@ def healthz(_request: HttpRequest) -> HttpResponse:
         logger.exception("The database does not answer")
         return HttpResponse("database unavailable\n", content_type="text/plain", status=503)
     return HttpResponse("ok\n", content_type="text/plain")
+
+
+@never_cache
+@require_safe
+def readyz(_request: HttpRequest) -> HttpResponse:
+    """Tell whoever sends traffic whether all is there that requests need, or else what is missing."""
+    try:
+        missing = needed_migrations() - set(MigrationRecorder(connection).applied_migrations())
+    except DatabaseFailure:
+        logger.exception("The database does not answer")
+        return _not_ready("database unavailable")
+    if missing:
+        return _not_ready("migrations missing")
+    if not _cache_answers():
+        return _not_ready("cache unavailable")
+    return HttpResponse("ready\n", content_type="text/plain")
+
+
+@remembered
+def needed_migrations() -> frozenset[tuple[str, str]]:
+    """Return the migrations that this version of the code counts on, as app and name."""
+    return frozenset(MigrationLoader(None).graph.nodes)
+
+
+def _cache_answers() -> bool:
+    """Write and read: a cache that is full or read-only would count no log-in."""
+    key = f"readyz-{uuid.uuid4()}"
+    try:
+        cache.set(key, 1, timeout=60)
+        answers = bool(cache.get(key) == 1)
+        cache.delete(key)
+    except Exception:  # each backend has errors of its own
+        logger.exception("The cache does not answer")
+        return False
+    return answers
+
+
+def _not_ready(reason: str) -> HttpResponse:
+    return HttpResponse(f"{reason}\n", content_type="text/plain", status=503)
 
 
 @never_cache

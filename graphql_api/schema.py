@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -14,11 +13,14 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from graphql import (
     DirectiveNode,
+    FieldNode,
     GraphQLError,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     ValidationRule,
+    get_operation_ast,
 )
+from prometheus_client import Counter
 from strawberry import relay
 from strawberry.extensions import (
     AddValidationRules,
@@ -31,14 +33,16 @@ from strawberry.extensions import (
 )
 from strawberry.extensions.field_extension import FieldExtension, SyncExtensionResolver
 from strawberry.relay.utils import from_base64
-from strawberry.types import ExecutionContext
+from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry_django.fields.types import OperationInfo, OperationMessage
+from structlog.contextvars import get_contextvars
 
 from graphql_api.pages import After, First, Page, pk_of
 from graphql_api.types import (
     PEOPLE_OF_EVENT,
     PEOPLE_OF_INVITE,
     PEOPLE_OF_MEMBERSHIP,
+    Context,
     FamilyPlan,
     FamilyPlanInvite,
     Info,
@@ -52,6 +56,12 @@ from graphql_api.types import (
 from plans import models, rules, services
 
 logger = logging.getLogger(__name__)
+
+OPERATIONS = Counter(
+    "family_plans_graphql_operations",
+    "GraphQL operations by the field of Query or Mutation that they ask for, and how they ended.",
+    ["operation", "outcome"],
+)
 
 
 @strawberry.input(description="Which plans to list.")
@@ -278,13 +288,23 @@ class ForgetWhatWas(FieldExtension):
         return answer
 
 
+class NoteRefusal(FieldExtension):
+    """Note for the count of operations with which code a mutation was refused."""
+
+    def resolve(self, next_: SyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
+        answer = next_(source, info, **kwargs)
+        if isinstance(answer, OperationInfo):
+            info.context.refusal = answer.messages[0].code or ""
+        return answer
+
+
 def mutation(name: str, success: type, description: str) -> Any:
     """Declare a mutation that answers its success, or as OperationInfo why not."""
     answer = strawberry.union(f"{name}Payload", description=f"{success.__name__}, or why not.")
     return strawberry_django.mutation(
         graphql_type=Annotated[success | OperationInfo, answer],
         description=description,
-        extensions=[ForgetWhatWas()],
+        extensions=[ForgetWhatWas(), NoteRefusal()],
     )
 
 
@@ -421,6 +441,20 @@ class IntrospectionForStaff(SchemaExtension):
         yield
 
 
+class NameOperation(SchemaExtension):
+    """Name what is executed by a word of the schema: what clients call it is without end."""
+
+    def on_execute(self) -> Iterator[None]:
+        document = self.execution_context.graphql_document
+        operation = get_operation_ast(document, self.execution_context.operation_name) if document else None
+        match operation.selection_set.selections if operation else ():
+            case [FieldNode(name=name)]:
+                self.execution_context.context.operation = name.value
+            case _:
+                self.execution_context.context.operation = "several"
+        yield
+
+
 def is_unexpected(error: GraphQLError) -> bool:
     """Tell a bug or a failing database from a mistake of the client's."""
     return error.original_error is not None and not isinstance(
@@ -428,7 +462,28 @@ def is_unexpected(error: GraphQLError) -> bool:
     )
 
 
+def current_request_id() -> str:
+    """Return the id under which the log knows the request."""
+    return str(get_contextvars().get("request_id", ""))
+
+
 class Schema(strawberry.Schema):
+    def execute_sync(self, *args: Any, **asked: Any) -> ExecutionResult:
+        """Execute, and count the operation once: OK, the code of its refusal, INVALID, or INTERNAL_ERROR."""
+        context: Context = asked["context_value"]
+        operation, outcome = "none", "INVALID"
+        try:
+            result = super().execute_sync(*args, **asked)
+            operation, outcome = context.operation, context.refusal or "OK"
+            # Without a path, an error is about the document or its variables.
+            if any(error.path is None for error in result.errors or ()):
+                operation, outcome = "none", "INVALID"
+            if any(is_unexpected(error) for error in result.errors or ()):
+                outcome = "INTERNAL_ERROR"
+            return result
+        finally:
+            OPERATIONS.labels(operation, outcome).inc()
+
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
@@ -439,7 +494,7 @@ class Schema(strawberry.Schema):
         """
         for error in errors:
             if is_unexpected(error):
-                request_id = str(uuid.uuid4())
+                request_id = current_request_id()
                 logger.error("GraphQL request %s failed", request_id, exc_info=error.original_error)
                 error.message = "Unexpected error."
                 error.extensions = {"code": "INTERNAL_ERROR", "requestId": request_id}
@@ -459,6 +514,7 @@ schema = Schema(
     mutation=Mutation,
     types=[FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, User],
     extensions=[
+        NameOperation,
         lambda: MaxTokensLimiter(max_token_count=settings.GRAPHQL_MAX_TOKENS),
         lambda: AddValidationRules(RULES),
         IntrospectionForStaff,

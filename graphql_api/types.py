@@ -43,6 +43,9 @@ class Context:
     def __init__(self, request: HttpRequest, response: HttpResponse) -> None:
         self.request = request
         self.response = response
+        # For the count of operations: the field that is asked for, and why a mutation was refused.
+        self.operation = "none"
+        self.refusal = ""
 
     @property
     def viewer(self) -> models.Viewer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -24,7 +23,7 @@ from strawberry.django.views import GraphQLView as StrawberryView
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.types import ExecutionResult
 
-from graphql_api.schema import may_explore, schema
+from graphql_api.schema import current_request_id, may_explore, schema
 from graphql_api.types import Context
 from zammad.deadline import shared_time
 
@@ -132,7 +131,7 @@ class GraphQLView(StrawberryView[Context, None]):
             return self.refusal(error.status_code, error.reason, {"code": "INVALID_INPUT"})
         except Exception:
             # Outside of the operation, such as a database that cannot tell who asks.
-            request_id = str(uuid.uuid4())
+            request_id = current_request_id()
             logger.exception("GraphQL request %s failed", request_id)
             return self.refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -137,6 +137,7 @@ class ProductionServer:
     zammad_url: str = "http://127.0.0.1:9"
     more: Mapping[str, str] = field(default_factory=dict)
     command: str = "serve"
+    arguments: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -169,7 +170,7 @@ class ProductionServer:
         """Serve, and return once it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", self.command],
+                [sys.executable, "manage.py", self.command, *self.arguments],
                 cwd=BASE_DIR,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -193,7 +194,8 @@ class ProductionServer:
     def kill(self) -> None:
         """Kill every process at once, with no chance to finish anything."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has stopped in good order
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(timeout=10)
             self.process = None
 
@@ -282,7 +284,14 @@ class ProductionServer:
 
     def complaints(self) -> list[str]:
         """List the lines of the log that tell of an unforeseen failure."""
-        bad = ("Traceback", " ERROR ", " CRITICAL ", "database is locked", "deadlock", "[ERROR]", "panicked")
+        bad = (
+            "Traceback",
+            '"level": "error"',
+            '"level": "critical"',
+            "database is locked",
+            "deadlock",
+            "panicked",
+        )
         return [line for line in self.log.read_text().splitlines() if any(word in line for word in bad)]
 
 

@@ -280,8 +280,8 @@ def test_a_whole_journey_leaves_no_secret_in_the_development_servers_log(
 
 def check_log(log: str, known: dict[str, str]) -> None:
     """Hold that requests were logged, with the tokens in their paths masked, and nothing else told."""
-    assert "GET /invites/***/" in log
-    assert "POST /webhooks/zammad/" in log
+    assert "/invites/***/" in log
+    assert "/webhooks/zammad/" in log
     assert "Zammad gave no invite token: Zammad answered 403: Not now." in log
     assert {what: value for what, value in known.items() if value in log} == {}
     # not in part either

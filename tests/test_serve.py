@@ -1,5 +1,6 @@
 """The production server, as `make serve` starts it."""
 
+import json
 import os
 import re
 import secrets
@@ -7,10 +8,25 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from django.utils import timezone
+from prometheus_client.parser import text_string_to_metric_families
+from pytest_django import DjangoDbBlocker
+
+from plans.models import FamilyPlanInvite
+from tests.api import node_id
+from tests.factories import OwnerFactory
+from tests.production import OK, WORKERS, ProductionServer, production_server
+from zammad.sandbox import Call, Sandbox
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -121,3 +137,142 @@ def test_development_is_not_served_as_production(tmp_path: Path) -> None:
 
     assert result.returncode == 1
     assert "Set DEBUG=false to serve" in result.stderr
+
+
+# --- Stopping ------------------------------------------------------------------------------------
+
+
+class ThinkingSandbox(Sandbox):
+    """A Zammad that answers once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_asked = threading.Event()
+        self.may_answer = threading.Event()
+
+    def answer(self, call: Call) -> tuple[int, object]:
+        self.was_asked.set()
+        assert self.may_answer.wait(30)
+        return super().answer(call)
+
+
+def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
+    tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with (
+        ThinkingSandbox() as zammad,
+        django_db_blocker.unblock(),
+        production_server("sqlite", tmp_path, zammad_url=zammad.url) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        # given an owner who waits for an invite, as Zammad takes its time
+        assert server.process is not None
+        owner = OwnerFactory()
+        session = server.session_of(owner.user)
+        inviting = pool.submit(server.mutate, session, "createInvite", planId=node_id(owner.family_plan))
+        assert zammad.was_asked.wait(30)
+
+        # when the server is told to stop
+        server.process.send_signal(signal.SIGTERM)
+        ends_at = time.monotonic() + 10
+        while server.log.read_text().count("Stopping worker-") < WORKERS:
+            assert time.monotonic() < ends_at
+            time.sleep(0.05)
+        assert not inviting.done()
+        zammad.may_answer.set()
+
+        # then the owner gets the invite, which is there, and then the server is gone
+        code, _answer = inviting.result(timeout=30)
+        assert code == OK
+        assert server.process.wait(timeout=30) == 0
+        assert FamilyPlanInvite.objects.count() == 1
+        assert server.complaints() == []
+
+
+# --- Starting where another has prepared ---------------------------------------------------------
+
+
+def test_a_server_that_finds_everything_prepared_neither_collects_nor_migrates(tmp_path: Path) -> None:
+    # given static files, and a database that nobody has migrated
+    server = ProductionServer(tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", arguments=("--prepared",))
+    assert server.manage("collectstatic", "--no-input").returncode == 0
+
+    # when it starts
+    try:
+        server.start()
+        healthy, ready = server.get("/healthz"), server.get("/readyz")
+
+        # then it lives, and says what is missing
+        assert (healthy.status, healthy.body) == (200, b"ok\n")
+        assert (ready.status, ready.body) == (503, b"migrations missing\n")
+
+        # and is ready as soon as somebody has migrated
+        assert server.manage("migrate", "--no-input").returncode == 0
+        ready = server.get("/readyz")
+        assert (ready.status, ready.body) == (200, b"ready\n")
+    finally:
+        server.kill()
+
+
+# --- What operators see --------------------------------------------------------------------------
+
+
+def lines_of(server: ProductionServer) -> list[dict[str, Any]]:
+    """Read the log lines; what `serve` tells a person before it starts is none."""
+    lines = server.log.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+    return [json.loads(line) for line in lines[first:]]
+
+
+def counted(page: bytes, name: str) -> dict[tuple[str, ...], float]:
+    """Return the samples of a name by their labels."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_all_processes_write_lines_of_json_and_count_together(
+    tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    (metrics / "counter_1.db").write_bytes(b"left behind by an earlier start")
+    token = secrets.token_hex(16)
+    settings = {"METRICS_TOKEN": token, "METRICS_DIR": str(metrics)}
+    with django_db_blocker.unblock(), production_server("sqlite", tmp_path, **settings) as server:
+        # given requests that several processes have answered
+        for number in range(60):
+            assert server.get("/accounts/login/", **{"X-Request-ID": f"request-{number:03}"}).status == 200
+        assert len(list(metrics.glob("histogram_*.db"))) > 1
+
+        # when any of them is asked, then it tells of all
+        for _ in range(10):
+            page = server.get("/metrics", Authorization=f"Bearer {token}")
+            assert page.status == 200
+            requests = counted(page.body, "family_plans_request_seconds_count")
+            assert requests["GET", "200", "account_login"] == 60
+            assert counted(page.body, "family_plans_open_invites") == {(): 0}
+
+        # and each line of each process is an object, under the id of its request
+        lines = lines_of(server)
+        assert all({"event", "level", "logger", "timestamp"} <= set(line) for line in lines)
+        assert any(line["logger"].startswith("_granian") for line in lines)
+        answered = Counter(line["request_id"] for line in lines if line.get("view") == "account_login")
+        assert answered == {f"request-{number:03}": 1 for number in range(60)}
+
+
+def test_a_delivery_is_found_in_the_log_by_the_id_that_zammad_shows(
+    tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock(), production_server("sqlite", tmp_path) as server:
+        server.deliver(57, timezone.now(), email="lena@acme.example")
+
+        [line] = [line for line in lines_of(server) if line["event"] == "Delivery answered"]
+
+    assert uuid.UUID(line["delivery_id"]).version == 4
+    assert uuid.UUID(line["request_id"]).version == 4
+    assert (line["outcome"], line["answer"]) == ("APPLIED", "APPLIED")
+    assert "lena" not in server.log.read_text()

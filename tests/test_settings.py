@@ -106,6 +106,7 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
         ("CACHE_URL", "nocache://weak:value@localhost", "Set CACHE_URL"),
         ("EMAIL_URL", "pigeon://weak:value@localhost", "Set EMAIL_URL"),
         ("LOGIN_RATE_PER_IP", "weak-value", "Set LOGIN_RATE_PER_IP"),
+        ("METRICS_TOKEN", "weak-value", "Set METRICS_TOKEN"),
     ],
 )
 def test_a_bad_value_is_refused_with_a_sentence_that_never_shows_it(

@@ -4,15 +4,16 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, Literal
 
 import requests
 from django.conf import settings
+from prometheus_client import Histogram
 from urllib3.exceptions import HTTPError
 
 from zammad.deadline import Deadline, DeadlineAdapter
@@ -28,6 +29,13 @@ ROWS_PER_PAGE: Final = 500
 
 # What an admin manages: a ticket that meets a trigger's condition sends its webhook.
 Kind = Literal["webhook", "trigger"]
+
+CALLS = Histogram(
+    "family_plans_zammad_call_seconds",
+    "Calls of Zammad's REST API, all tries of one together, by how they ended.",
+    ["call", "outcome"],
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+)
 
 
 class ZammadError(Exception):
@@ -53,6 +61,24 @@ class ZammadRefused(ZammadError):
 
 class ZammadUnreadable(ZammadError):
     """Zammad answered something that is not what its API answers."""
+
+
+def _counted(ask: Callable[..., object]) -> Callable[..., object]:
+    """Measure a call, and count it by method, path and how it ended."""
+
+    @wraps(ask)
+    def counted(client: "ZammadClient", method: str, path: str, **asked: Any) -> object:
+        started, outcome = time.monotonic(), "OK"
+        try:
+            return ask(client, method, path, **asked)
+        except ZammadError as error:
+            outcome = type(error).__name__.removeprefix("Zammad").upper()
+            raise
+        finally:
+            call = f"{method} {re.sub('[0-9]+', '{id}', path)}"
+            CALLS.labels(call, outcome).observe(time.monotonic() - started)
+
+    return counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +259,7 @@ class ZammadClient:
                 return
             page += 1
 
+    @_counted
     def _ask(
         self, method: str, path: str, *, deadline: Deadline, cap: int = MAX_ANSWER_BYTES, **asked: Any
     ) -> object:

@@ -64,7 +64,7 @@ def apply_delivery(
     `updated_at` decides, for the delivery id is not signed, and a retry is rendered anew.
     """
     receipt = WebhookDelivery(
-        delivery_id=_delivery_id(delivery_id),
+        delivery_id=read_delivery_id(delivery_id),
         trigger=_trigger(trigger),
         body_digest=hashlib.sha256(body).hexdigest(),
         received_at=now,
@@ -287,7 +287,7 @@ def _locked(zammad_user_id: int) -> ZammadUser:
         raise ZammadUserNotFound from error
 
 
-def _delivery_id(header: str | None) -> uuid.UUID | None:
+def read_delivery_id(header: str | None) -> uuid.UUID | None:
     """Read a delivery id as Zammad writes it; anything else is none."""
     try:
         delivery_id = uuid.UUID(header or "")

@@ -8,12 +8,20 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils import timezone
 from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
+from prometheus_client import Counter
+from structlog.contextvars import bound_contextvars
 
 from zammad.models import WebhookDelivery
-from zammad.services import apply_delivery
+from zammad.services import apply_delivery, read_delivery_id
 from zammad.webhooks import SignatureInvalid, verify_signature
 
 logger = logging.getLogger(__name__)
+
+DELIVERIES = Counter(
+    "family_plans_deliveries",
+    "Deliveries of Zammad: APPLIED, STALE, IGNORED, REFUSED before anything was stored, or FAILED.",
+    ["outcome"],
+)
 
 
 # Old versions of Zammad follow a redirect, and lose the body on the way.
@@ -47,20 +55,25 @@ def webhook(request: HttpRequest) -> HttpResponse:
         verify_signature(body, signature=request.headers.get("X-Hub-Signature"), secrets=secrets)
     except SignatureInvalid as error:
         return _line(403, str(error))
-    try:
-        receipt = apply_delivery(
-            body=body,
-            delivery_id=request.headers.get("X-Zammad-Delivery"),
-            trigger=request.headers.get("X-Zammad-Trigger"),
-            now=timezone.now(),
-        )
-    except DatabaseFailure:
-        logger.exception("A delivery of Zammad could not be stored")
-        return _line(500, "could not be stored, try again")
-    if receipt.outcome == WebhookDelivery.Outcome.APPLIED:
-        return _line(200, "APPLIED")
-    return _line(200, f"{receipt.outcome}: {receipt.detail}")
+    delivery_id = request.headers.get("X-Zammad-Delivery")
+    known_as = read_delivery_id(delivery_id)
+    with bound_contextvars(delivery_id=str(known_as) if known_as else None):
+        try:
+            receipt = apply_delivery(
+                body=body,
+                delivery_id=delivery_id,
+                trigger=request.headers.get("X-Zammad-Trigger"),
+                now=timezone.now(),
+            )
+        except DatabaseFailure:
+            logger.exception("A delivery of Zammad could not be stored")
+            return _line(500, "could not be stored, try again", outcome="FAILED")
+        if receipt.outcome == WebhookDelivery.Outcome.APPLIED:
+            return _line(200, "APPLIED", outcome=receipt.outcome)
+        return _line(200, f"{receipt.outcome}: {receipt.detail}", outcome=receipt.outcome)
 
 
-def _line(status: int, text: str) -> HttpResponse:
+def _line(status: int, text: str, *, outcome: str = "REFUSED") -> HttpResponse:
+    DELIVERIES.labels(outcome).inc()
+    logger.info("Delivery answered", extra={"outcome": outcome, "answer": text})
     return HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")

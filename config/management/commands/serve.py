@@ -5,6 +5,7 @@ import hashlib
 import os
 import socket
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from django.core.management.base import BaseCommand, CommandError
 class Command(BaseCommand):
     help = "Collect static files, migrate the database, and serve. Configured by the environment."
 
-    def handle(self, **_options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--prepared",
+            action="store_true",
+            help="static files are collected and the database is migrated: serve at once",
+        )
+
+    def handle(self, *, prepared: bool, **_options: Any) -> None:
         if settings.DEBUG:
             raise CommandError("Set DEBUG=false to serve, or use `make run` for development.")
         workers = os.environ.get("WEB_CONCURRENCY") or str(os.cpu_count() or 1)
@@ -25,11 +33,16 @@ class Command(BaseCommand):
             raise CommandError("Set WEB_CONCURRENCY to the number of processes, or leave it out.")
         refuse_taken_port("PORT", settings.HOST, settings.PORT)
         call_command("check", deploy=True)
-        collect_static_files()
-        call_command("migrate", interactive=False, verbosity=1)
+        if not prepared:
+            collect_static_files()
+            call_command("migrate", interactive=False, verbosity=1)
+        environment = {**os.environ, "PYTHONPATH": str(settings.BASE_DIR)}  # for the log's configuration
+        if settings.METRICS_TOKEN:
+            # prometheus_client reads it as soon as it is imported, so each worker finds it.
+            environment["PROMETHEUS_MULTIPROC_DIR"] = str(empty_directory_of_counts())
         granian = str(Path(sys.executable).with_name("granian"))
         sys.stdout.flush()
-        os.execv(  # noqa: S606
+        os.execve(  # noqa: S606
             granian,
             [
                 granian,
@@ -41,8 +54,10 @@ class Command(BaseCommand):
                 f"--blocking-threads={settings.WEB_THREADS}",
                 "--respawn-failed-workers",
                 "--workers-kill-timeout=15",
+                f"--log-config={settings.BASE_DIR / 'config' / 'granian_logs.json'}",
                 "config.wsgi:application",
             ],
+            environment,
         )
 
 
@@ -67,6 +82,15 @@ def collect_static_files() -> None:
         call_command("collectstatic", interactive=False, verbosity=0)
         stamp.truncate(0)
         stamp.write(digest)
+
+
+def empty_directory_of_counts() -> Path:
+    """Make the directory in which workers share their counts, without those of an earlier start."""
+    directory = Path(settings.METRICS_DIR)
+    directory.mkdir(parents=True, exist_ok=True)
+    for left_behind in directory.glob("*.db"):
+        left_behind.unlink()
+    return directory
 
 
 def refuse_taken_port(name: str, host: str, port: int) -> None:

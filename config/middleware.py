@@ -1,0 +1,84 @@
+"""What surrounds every request: its id, its line in the log, its measure, and probes before all else."""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import resolve
+from prometheus_client import Histogram
+from structlog.contextvars import bound_contextvars
+
+logger = logging.getLogger(__name__)
+
+# What asks for these does so every few seconds, and by whatever name it knows this machine.
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+# The header is anybody's to set: what is no id, or a text to plant in the log, is not taken.
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+REQUESTS = Histogram(
+    "family_plans_request_seconds",
+    "Requests by the view that answered, and how long it took.",
+    ["view", "method", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class RequestMiddleware:
+    """Give a request the id that its log lines and its answer carry, then log and measure it."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        started = time.perf_counter()
+        given = request.headers.get("X-Request-ID", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        with bound_contextvars(request_id=request_id):
+            response = self.get_response(request)
+            seconds = time.perf_counter() - started
+            view = request.resolver_match.view_name if request.resolver_match else ""
+            method = request.method if request.method in METHODS else "other"
+            REQUESTS.labels(view, method, response.status_code).observe(seconds)
+            logger.log(
+                level_of(request, response),
+                "Request answered",
+                # Without the query: it is the client's, and may hold anything.
+                extra={
+                    "method": request.method,
+                    "path": request.path,
+                    "view": view,
+                    "status": response.status_code,
+                    "milliseconds": round(seconds * 1000, 1),
+                },
+            )
+        response["X-Request-ID"] = request_id
+        return response
+
+
+def level_of(request: HttpRequest, response: HttpResponse) -> int:
+    """Tell how much a request is news: a probe that finds all well is none."""
+    if response.status_code >= 500:
+        return logging.WARNING
+    if request.path_info in PROBES and response.status_code < 400:
+        return logging.DEBUG
+    return logging.INFO
+
+
+class ProbeMiddleware:
+    """Answer probes before anything looks at the host: a load balancer asks by address."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path_info not in PROBES:
+            return self.get_response(request)
+        request.resolver_match = resolve(request.path_info)
+        response: HttpResponse = request.resolver_match.func(request)
+        return response
