@@ -5,9 +5,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env, EnvValidationError
+from environs import Env, EnvValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+A_PORT = validate.Range(min=1, max=65535)
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 env = Env(eager=False)  # what cannot be read is collected, and refused at the end of this module
@@ -25,9 +26,9 @@ def off_loopback_in_clear(url: str) -> bool:
 # --- Who we are ------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", True)
 HOST = env.str("HOST", "127.0.0.1")
-PORT = env.int("PORT", 8000)
+PORT = env.int("PORT", 8000, validate=A_PORT)
 # Requests that one process of the production server answers at a time.
-WEB_THREADS = env.int("WEB_THREADS", 16)
+WEB_THREADS = env.int("WEB_THREADS", 16, validate=validate.Range(min=1))
 # Every link we hand out starts with PUBLIC_URL, never with the host of a request.
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{PORT}").rstrip("/")
 PUBLIC_HOST = urlsplit(PUBLIC_URL).hostname or ""
@@ -44,7 +45,7 @@ if DEBUG:
 
 # --- Zammad ----------------------------------------------------------------------------
 # Without ZAMMAD_URL, development talks to the stand-in that `make run` starts.
-SANDBOX_PORT = env.int("SANDBOX_PORT", 8001)
+SANDBOX_PORT = env.int("SANDBOX_PORT", 8001, validate=A_PORT)
 USES_SANDBOX = DEBUG and not env.str("ZAMMAD_URL", "")
 ZAMMAD_URL = f"http://127.0.0.1:{SANDBOX_PORT}" if USES_SANDBOX else env.str("ZAMMAD_URL", "").rstrip("/")
 ZAMMAD_API_TOKEN = env.str("ZAMMAD_API_TOKEN", "") or ("sandbox-api-token" if USES_SANDBOX else "")
@@ -356,6 +357,8 @@ if not EMAIL_BACKEND:
     problems.append("Set EMAIL_URL to an address such as smtp+tls://user:password@host:587.")
 if not re.fullmatch(r"\d+/\d*[smhd]", LOGIN_RATE_PER_IP):
     problems.append("Set LOGIN_RATE_PER_IP to a number and a time, such as 30/m.")
+if USES_SANDBOX and PORT == SANDBOX_PORT:
+    problems.append("Set SANDBOX_PORT to another port than PORT.")
 if METRICS_TOKEN and len(METRICS_TOKEN) < 16:
     problems.append("Set METRICS_TOKEN to at least 16 characters, or leave it empty: then nobody reads them.")
 if SENTRY_DSN and (not urlsplit(SENTRY_DSN).username or off_loopback_in_clear(SENTRY_DSN)):

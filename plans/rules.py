@@ -223,7 +223,7 @@ def managed_plan(person: User, plan_id: int) -> FamilyPlan:
     :raises NotPermitted:
     """
     seats = Membership.objects.select_related("family_plan")
-    seat = seats.filter(user=person, family_plan_id=plan_id).first()
+    seat = seats.filter(user=person, family_plan__pk=plan_id).first()
     if seat and seat.is_owner:
         return seat.family_plan
     plan = seat.family_plan if seat else visible_plan(person, plan_id)

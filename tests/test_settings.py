@@ -107,6 +107,8 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
         ("EMAIL_URL", "pigeon://weak:value@localhost", "Set EMAIL_URL"),
         ("LOGIN_RATE_PER_IP", "weak-value", "Set LOGIN_RATE_PER_IP"),
         ("METRICS_TOKEN", "weak-value", "Set METRICS_TOKEN"),
+        ("PORT", "99999", "Set PORT to a value of its kind"),
+        ("WEB_THREADS", "-77", "Set WEB_THREADS"),
     ],
 )
 def test_a_bad_value_is_refused_with_a_sentence_that_never_shows_it(
@@ -201,3 +203,10 @@ def test_a_template_directory_that_is_not_there_is_refused(directory: str) -> No
 
     assert result.returncode == 1
     assert "Set TEMPLATES_DIR to the full path of a directory, or leave it empty." in result.stderr
+
+
+def test_the_sandbox_has_a_port_of_its_own() -> None:
+    result = start("check", PORT="8302", SANDBOX_PORT="8302")
+
+    assert result.returncode == 1
+    assert "Set SANDBOX_PORT to another port than PORT." in result.stderr
