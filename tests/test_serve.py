@@ -156,6 +156,14 @@ class ThinkingSandbox(Sandbox):
         return super().answer(call)
 
 
+def wait_for_workers(server: ProductionServer, event: str) -> None:
+    """Wait until each worker has written such a line."""
+    ends_at = time.monotonic() + 30
+    while (log := server.log.read_text()).count(f"{event} worker-") < WORKERS:
+        assert time.monotonic() < ends_at, log
+        time.sleep(0.05)
+
+
 def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
     tmp_path: Path, django_db_blocker: DjangoDbBlocker
 ) -> None:
@@ -167,6 +175,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
     ):
         # given an owner who waits for an invite, as Zammad takes its time
         assert server.process is not None
+        wait_for_workers(server, "Started")  # one that is told before it has would be killed after a while
         owner = OwnerFactory()
         session = server.session_of(owner.user)
         inviting = pool.submit(server.mutate, session, "createInvite", planId=node_id(owner.family_plan))
@@ -174,10 +183,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
 
         # when the server is told to stop
         server.process.send_signal(signal.SIGTERM)
-        ends_at = time.monotonic() + 10
-        while server.log.read_text().count("Stopping worker-") < WORKERS:
-            assert time.monotonic() < ends_at
-            time.sleep(0.05)
+        wait_for_workers(server, "Stopping")
         assert not inviting.done()
         zammad.may_answer.set()
 
