@@ -20,7 +20,6 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from pytest_django import DjangoDbBlocker
 
 from plans.models import FamilyPlan, FamilyPlanInvite, digest_of
 from plans.services import accept_invite
@@ -125,9 +124,9 @@ NOW = datetime(2026, 8, 3, 9, 0, tzinfo=UTC)
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_an_empty_database_is_migrated_step_by_step(
-    kind: str, tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+    kind: str, tmp_path: Path, server_databases: None
 ) -> None:
-    with django_db_blocker.unblock(), scratch_database(kind, tmp_path) as url, orm_on(url):
+    with scratch_database(kind, tmp_path) as url, orm_on(url):
         # when each migration is applied by itself, as by somebody who takes every version
         executor = MigrationExecutor(connection)
         for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes()):
@@ -142,9 +141,9 @@ def test_an_empty_database_is_migrated_step_by_step(
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_a_full_database_of_the_first_version_keeps_everything(
-    kind: str, tmp_path: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+    kind: str, tmp_path: Path, server_databases: None
 ) -> None:
-    with django_db_blocker.unblock(), scratch_database(kind, tmp_path) as url, orm_on(url):
+    with scratch_database(kind, tmp_path) as url, orm_on(url):
         # given a database of the first version, with a plan, a member, an invite and a Zammad user
         executor = MigrationExecutor(connection)
         needed = [key for key in executor.loader.graph.leaf_nodes() if key[0] not in {"plans", "zammad"}]

@@ -20,7 +20,6 @@ from functools import partial
 import pytest
 from django.db import transaction
 from django.utils import timezone
-from pytest_django import DjangoDbBlocker
 
 from plans.models import DAY, FamilyPlan, FamilyPlanInvite, PlanEvent
 from tests.api import node_id
@@ -46,11 +45,10 @@ CUT = (OSError, http.client.HTTPException)  # how a client sees a server die
 def doomed(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    django_db_setup: None,
-    django_db_blocker: DjangoDbBlocker,
+    server_databases: None,
 ) -> Iterator[Production]:
     """Run a server of the test's own, which it may kill."""
-    with WithholdingSandbox() as zammad, django_db_blocker.unblock():
+    with WithholdingSandbox() as zammad:
         directory = tmp_path_factory.mktemp("doomed")
         with production_server(request.param, directory, zammad_url=zammad.url) as server:
             yield Production(server, zammad)
