@@ -13,9 +13,12 @@ from strawberry.relay.utils import from_base64, to_base64
 MAX_PAGE = 100
 
 First = Annotated[
-    int | None, strawberry.argument(description="At most this many, from the start; 100 if not given.")
+    int | None,
+    strawberry.argument(description="At most this many, from the start: 0 to 100; 100 if not given."),
 ]
-After = Annotated[str | None, strawberry.argument(description="Only what follows this cursor.")]
+After = Annotated[
+    str | None, strawberry.argument(description="Only what follows this cursor of the same list.")
+]
 
 
 def pk_of(global_id: str, type_name: str) -> int:

@@ -124,29 +124,45 @@ def user_display_name(root: strawberry.Parent[Person]) -> str:
 @strawberry_django.type(get_user_model(), description="A person, as those who share a plan see them.")
 class User(relay.Node):
     display_name: str = strawberry.field(
-        resolver=user_display_name, description="The full name, else the address up to the @."
+        resolver=user_display_name,
+        description="How others read the person: the full name, else the address up to the @.",
     )
     email: str | None = strawberry.field(
         resolver=user_email,
-        description="For the person, the owner of their plan, and staff; null for everybody else.",
+        description=(
+            "The address one signs in with. For the person, the owner of their plan, and staff who may read "
+            "every plan; null for everybody else."
+        ),
     )
 
 
 @strawberry_django.type(
-    zammad_models.ZammadUser, description="A user of Zammad, as Zammad's newest payload described them."
+    zammad_models.ZammadUser,
+    description=(
+        "A user of Zammad, the helpdesk, as it last described them. A copy, taken when Zammad tells of a "
+        "change; nothing of it grants a right, and an agent may have written anything there."
+    ),
 )
 class ZammadUser:
-    zammad_id: int = strawberry_django.field(description="The user's id in Zammad.")
+    zammad_id: int = strawberry_django.field(description="The user's id in Zammad, from 2 up.")
     email: str = strawberry_django.field(description="The address in Zammad, in lower case; may be empty.")
-    firstname: str = strawberry_django.field(description="The first name; may be empty.")
-    lastname: str = strawberry_django.field(description="The last name; may be empty.")
-    organization: str = strawberry_django.field(description="The organization's name; may be empty.")
-    phone: str = strawberry_django.field(description="The telephone number, as written in Zammad.")
-    mobile: str = strawberry_django.field(description="The mobile number, as written in Zammad.")
-    vip: bool = strawberry_django.field(description="Whether agents marked this user as very important.")
-    active: bool = strawberry_django.field(description="Whether the user is active in Zammad.")
+    firstname: str = strawberry_django.field(description="The first name in Zammad; may be empty.")
+    lastname: str = strawberry_django.field(description="The last name in Zammad; may be empty.")
+    organization: str = strawberry_django.field(
+        description="The name of the organization in Zammad; may be empty."
+    )
+    phone: str = strawberry_django.field(
+        description="The telephone number, as it is written in Zammad; may be empty."
+    )
+    mobile: str = strawberry_django.field(
+        description="The mobile number, as it is written in Zammad; may be empty."
+    )
+    vip: bool = strawberry_django.field(description="Whether agents marked the user as very important.")
+    active: bool = strawberry_django.field(
+        description="Whether the user is active in Zammad; says nothing about the account here."
+    )
     updated_at: datetime.datetime = strawberry_django.field(description="When Zammad last changed the user.")
-    synced_at: datetime.datetime = strawberry_django.field(description="When we last took a newer version.")
+    synced_at: datetime.datetime = strawberry_django.field(description="When this copy was last renewed.")
 
 
 def membership_zammad_user(root: strawberry.Parent[models.Membership], info: Info) -> Any:
@@ -161,31 +177,46 @@ def membership_zammad_user_id(root: strawberry.Parent[models.Membership], info: 
 
 
 Role = strawberry.enum(
-    models.Membership.Role, name="MembershipRole", description="What a member is to their plan."
+    models.Membership.Role, name="MembershipRole", description="What a person is to the plan they are in."
 )
 InviteStatus = strawberry.enum(
-    models.FamilyPlanInvite.Status, name="InviteStatus", description="What an invite is; USED wins."
+    models.FamilyPlanInvite.Status,
+    name="InviteStatus",
+    description="What an invite is at a moment, by the clock; USED wins over EXPIRED.",
 )
 MailStatus = strawberry.enum(
-    models.FamilyPlanInvite.MailStatus, name="MailStatus", description="What became of the invitation mail."
+    models.FamilyPlanInvite.MailStatus,
+    name="MailStatus",
+    description="What became of the mail with the invite's link. The invite stands either way.",
 )
 EventKind = strawberry.enum(
-    models.PlanEvent.Kind, name="PlanEventKind", description="What happened to a plan."
+    models.PlanEvent.Kind,
+    name="PlanEventKind",
+    description="What happened to a plan. More kinds may be added.",
 )
 
 
-@strawberry_django.type(models.Membership, description="A person's seat in a plan.")
+@strawberry_django.type(
+    models.Membership,
+    description="A person's seat in a plan: at most one each, until they leave or are detached.",
+)
 class Membership(relay.Node):
-    user: User = strawberry.field(description="The person.")
-    role: Role = strawberry.field(description="What the person is to the plan.")  # type: ignore[valid-type]
-    joined_at: datetime.datetime = strawberry.field(description="When the person joined.")
+    user: User = strawberry.field(description="The person who has the seat.")
+    role: Role = strawberry.field(description="Whether the person owns the plan.")  # type: ignore[valid-type]
+    joined_at: datetime.datetime = strawberry.field(description="When the person took the seat.")
     zammad_user_id: int | None = strawberry.field(
         resolver=membership_zammad_user_id,
-        description="The person's id in Zammad, once associated. For the person and staff; else null.",
+        description=(
+            "The person's id in Zammad; null until they are associated. For the person and staff who may "
+            "see Zammad's data; null for everybody else."
+        ),
     )
     zammad_user: ZammadUser | None = strawberry.field(
         resolver=membership_zammad_user,
-        description="The person's data in Zammad, once associated. For the person and staff; else null.",
+        description=(
+            "The person's data in Zammad; null until they are associated. For the person and staff who may "
+            "see Zammad's data; null for everybody else."
+        ),
     )
 
 
@@ -207,45 +238,66 @@ def invite_is_used(root: strawberry.Parent[models.FamilyPlanInvite]) -> bool:
 
 
 @strawberry_django.type(
-    models.FamilyPlanInvite, description="A seat held for whoever brings the token. The token is never shown."
+    models.FamilyPlanInvite,
+    description=(
+        "A seat held for whoever brings the token, until it is used or expires. Shown to the plan's owner "
+        "and to staff who may read every plan. The token is not here: `CreatedInvite` answers it once."
+    ),
 )
 class FamilyPlanInvite(relay.Node):
     email: str | None = strawberry.field(
         resolver=invite_email,
-        description="The only address that may accept; null: whoever has the link.",
+        description=(
+            "The only address that may accept, in lower case; null: whoever has the link may. Also null once "
+            "it was erased, long after the invite ended."
+        ),
     )
     status: InviteStatus = strawberry.field(  # type: ignore[valid-type]
-        resolver=invite_status, description="What the invite is at this moment."
+        resolver=invite_status, description="What the invite is at the moment of asking."
     )
-    is_used: bool = strawberry.field(resolver=invite_is_used, description="Whether somebody accepted it.")
-    expires_at: datetime.datetime = strawberry.field(description="Until when it can be accepted.")
-    created_at: datetime.datetime = strawberry.field(description="When it was created.")
-    created_by: User | None = strawberry.field(description="Who created it.")
-    user: User | None = strawberry.field(description="Who accepted it.")
+    is_used: bool = strawberry.field(
+        resolver=invite_is_used,
+        description="Whether somebody holds a seat by it: false again once they are detached.",
+    )
+    expires_at: datetime.datetime = strawberry.field(
+        description="Until when it can be accepted; in the past for one that was revoked or freed."
+    )
+    created_at: datetime.datetime = strawberry.field(
+        description="When it was created; reissuing leaves that as it is."
+    )
+    created_by: User | None = strawberry.field(
+        description="Who created it; null once that account is erased."
+    )
+    user: User | None = strawberry.field(description="Who holds a seat by it; null while it is unused.")
     mail_status: MailStatus = strawberry.field(  # type: ignore[valid-type]
-        description=(
-            "What became of the invitation mail: NONE without an address, SKIPPED when the address had three "
-            "within 24 hours, FAILED when the mail server failed. The invite stands either way."
-        )
+        description="What became of the mail with its link, when it was last created or reissued."
     )
 
 
-@strawberry_django.type(models.PlanEvent, description="One line of a plan's history.")
+@strawberry_django.type(
+    models.PlanEvent, description="One line of a plan's history: written once, never changed."
+)
 class PlanEvent(relay.Node):
     kind: EventKind = strawberry.field(description="What happened.")  # type: ignore[valid-type]
     at: datetime.datetime = strawberry.field(description="When it happened.")
     actor: User | None = strawberry.field(description="Who did it; null once that account is erased.")
-    subject: User | None = strawberry.field(description="To whom it was done, if to anybody.")
-    invite: FamilyPlanInvite | None = strawberry.field(description="The invite it was about, if any.")
+    subject: User | None = strawberry.field(
+        description="To whom it was done; null if to nobody, or once that account is erased."
+    )
+    invite: FamilyPlanInvite | None = strawberry.field(
+        description="The invite it was about; null if it was about none."
+    )
 
 
 @strawberry.type(description="What the holder of an invite's token may know before accepting.")
 class InvitePreview:
-    plan_name: str = strawberry.field(description="The plan's name.")
-    owner_name: str = strawberry.field(description="The display name of the plan's owner.")
-    expires_at: datetime.datetime = strawberry.field(description="Until when it can be accepted.")
+    plan_name: str = strawberry.field(description="The name of the plan one would join.")
+    owner_name: str = strawberry.field(
+        description="The display name of the plan's owner; empty once the plan is closed."
+    )
+    expires_at: datetime.datetime = strawberry.field(description="Until when the invite can be accepted.")
     status: InviteStatus = strawberry.field(  # type: ignore[valid-type]
-        description="What the invite is at this moment."
+        description="What the invite is at the moment of asking."
     )
 
 
@@ -299,7 +351,7 @@ def plan_invites(
     after: After = None,
     status: Annotated[
         InviteStatus | None,  # type: ignore[valid-type]
-        strawberry.argument(description="Only invites that are this at the moment."),
+        strawberry.argument(description="Only invites that are this now; all of them if not given."),
     ] = None,
 ) -> relay.Connection[FamilyPlanInvite] | None:
     if not info.context.access.sees_history_of(root):
@@ -333,33 +385,44 @@ def plan_events(
 
 
 @strawberry_django.type(
-    models.FamilyPlan, description="A plan that one owner shares with the people they invite."
+    models.FamilyPlan,
+    description=(
+        "A plan that one owner shares with the people they invite. A seat is taken by every member, the "
+        "owner included, and by every invite that is neither used nor expired."
+    ),
 )
 class FamilyPlan(relay.Node):
-    name: str = strawberry.field(description="The plan's name.")
+    name: str = strawberry.field(description="The plan's name: 1 to 80 characters on one line.")
     user_limit: int = strawberry.field(
-        resolver=plan_user_limit, description="How many people fit, including the owner: the limit in force."
+        resolver=plan_user_limit,
+        description="How many people fit, including the owner: the limit in force, from 1 to 100.",
     )
     seats_taken: int = strawberry.field(
-        resolver=plan_seats_taken, description="Members, the owner among them, and open invites."
+        resolver=plan_seats_taken,
+        description="How many seats are taken: members, the owner among them, and open invites.",
     )
     seats_available: int = strawberry.field(
-        resolver=plan_seats_available, description="How many more may be invited now; never below 0."
+        resolver=plan_seats_available,
+        description="How many seats are free now: 0 also for a closed plan, and when a limit was lowered.",
     )
     owner: User | None = strawberry.field(
-        resolver=plan_owner, description="The main subscriber; null once the plan is closed."
+        resolver=plan_owner, description="Who shares the plan, the main subscriber; null once it is closed."
     )
     members: list[Membership] = strawberry.field(
-        resolver=plan_members, description="Everybody in the plan, the owner first."
+        resolver=plan_members, description="Everybody in the plan, the owner first; empty once it is closed."
     )
     invites: relay.Connection[FamilyPlanInvite] | None = strawberry.field(
-        resolver=plan_invites, description="Invites, the newest first. For the owner and staff; else null."
+        resolver=plan_invites,
+        description="Its invites, newest first. For the owner and staff who may read every plan; else null.",
     )
     events: relay.Connection[PlanEvent] | None = strawberry.field(
-        resolver=plan_events, description="History, the newest first. For the owner and staff; else null."
+        resolver=plan_events,
+        description="Its history, newest first. For the owner and staff who may read every plan; else null.",
     )
     created_at: datetime.datetime = strawberry.field(description="When the plan was created.")
-    closed_at: datetime.datetime | None = strawberry.field(description="When the plan was closed, if it was.")
+    closed_at: datetime.datetime | None = strawberry.field(
+        description="When the plan was closed; null while it is open."
+    )
 
 
 def viewer_membership(info: Info) -> Any:
@@ -379,22 +442,26 @@ def viewer_creates_plan(info: Info) -> bool:
     return info.context.access.creates_own_plan()
 
 
-@strawberry.type(description="The person who asks.")
+@strawberry.type(description="The person who asks, with the seat and the plan they have.")
 class Viewer:
     id: relay.GlobalID = strawberry.field(
-        resolver=viewer_id, description="The person's node id, the same as of their User."
+        resolver=viewer_id, description="The person's node id, the same as of their `User`."
     )
     email: str = strawberry.field(description="The address one signs in with.")
     display_name: str = strawberry.field(
-        resolver=user_display_name, description="The full name, else the address up to the @."
+        resolver=user_display_name,
+        description="How others read the person: the full name, else the address up to the @.",
     )
     membership: Membership | None = strawberry.field(
-        resolver=viewer_membership, description="The seat one has, if any."
+        resolver=viewer_membership, description="The seat one has; null for who is in no plan."
     )
     plan: FamilyPlan | None = strawberry.field(
-        resolver=viewer_plan, description="The plan one is in, if any."
+        resolver=viewer_plan, description="The plan one is in; null for who is in none."
     )
     can_create_plan: bool = strawberry.field(
         resolver=viewer_creates_plan,
-        description="Whether one could create a plan for oneself now.",
+        description=(
+            "Whether `createPlan` would make a plan of one's own now: one is in no plan, and staff let "
+            "everybody create one or gave the right to this person."
+        ),
     )

@@ -193,8 +193,8 @@ def test_the_documentation_describes_types_fields_and_arguments(
     visitor.until_reads("The plan's node id.")
 
     visitor.driver.find_element(By.LINK_TEXT, "FamilyPlan").click()
-    visitor.until_reads("A plan that one owner shares with the people they invite.")
-    visitor.until_reads("How many people fit, including the owner: the limit in force.")
+    visitor.until_reads("A plan that one owner shares with the people they invite. A seat is taken")
+    visitor.until_reads("How many people fit, including the owner: the limit in force, from 1 to 100.")
 
 
 def test_a_mutation_carries_the_csrf_token_of_the_page(
