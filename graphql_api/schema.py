@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import strawberry
@@ -34,10 +34,12 @@ from strawberry.extensions import (
 from strawberry.extensions.field_extension import FieldExtension, SyncExtensionResolver
 from strawberry.relay.utils import from_base64
 from strawberry.types import ExecutionContext, ExecutionResult
-from strawberry_django.fields.types import OperationInfo, OperationMessage
+from strawberry_django.fields.types import OperationInfo
 from structlog.contextvars import get_contextvars
 
+from graphql_api.descriptions import describe
 from graphql_api.pages import After, First, Page, pk_of
+from graphql_api.refusals import codes_of
 from graphql_api.types import (
     PEOPLE_OF_EVENT,
     PEOPLE_OF_INVITE,
@@ -67,11 +69,14 @@ OPERATIONS = Counter(
 @strawberry.input(description="Which plans to list.")
 class PlanFilters:
     name: str | None = strawberry.field(
-        default=None, description="Only plans whose name contains this, in any case."
+        default=None, description="Only plans whose name contains this, in upper or lower case."
     )
     owner_email: str | None = strawberry.field(
         default=None,
-        description="Only plans whose owner has verified this address. Only staff can search others.",
+        description=(
+            "Only plans whose owner has verified this address. A plan of others is found only by staff who "
+            "may read every plan."
+        ),
     )
 
 
@@ -95,37 +100,53 @@ def find_node(type_name: str, key: int, info: Info) -> Any:
     return rows.filter(pk=key).first()
 
 
-@strawberry.type(description="What can be asked.")
+@strawberry.type(
+    description=(
+        "What can be asked. What one may not see is null or left out, never an error: one sees the plan one "
+        "is in, staff who may read every plan see all. Nothing here changes anything."
+    )
+)
 class Query:
-    @strawberry.field(description="The person who asks; null when signed out.", graphql_type=Viewer | None)
+    @strawberry.field(
+        description="The person who asks, with their plan; null when signed out.", graphql_type=Viewer | None
+    )
     def viewer(self, info: Info) -> Any:
         return info.context.viewer if info.context.viewer.is_authenticated else None
 
     @strawberry.field(
-        description="A plan; null unless one is its owner, a member, or staff with the right.",
+        description="A plan; null unless one is in it, or staff who may read every plan.",
         graphql_type=FamilyPlan | None,
     )
     def plan(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The plan's node id.")],  # noqa: A002
+        id: Annotated[strawberry.ID, strawberry.argument(description="The node id of the plan.")],  # noqa: A002
     ) -> Any:
         return info.context.access.plan(pk_of(id, "FamilyPlan"))
 
-    @strawberry.field(description="The plans one may see: one's own, or for staff with the right all.")
+    @strawberry.field(
+        description=(
+            "The plans one may see, oldest first: the one that one is in, or all of them for staff who may "
+            "read every plan. Empty when signed out."
+        )
+    )
     def plans(
         self,
         info: Info,
         first: First = None,
         after: After = None,
         last: Annotated[
-            int | None, strawberry.argument(description="At most this many, from the end; at most 100.")
+            int | None,
+            strawberry.argument(
+                description="At most this many, from the end: 0 to 100. Not together with `first`."
+            ),
         ] = None,
         before: Annotated[
-            str | None, strawberry.argument(description="Only what precedes this cursor.")
+            str | None, strawberry.argument(description="Only what precedes this cursor of the same list.")
         ] = None,
         filters: Annotated[
-            PlanFilters | None, strawberry.argument(description="Which of them to list.")
+            PlanFilters | None,
+            strawberry.argument(description="Which of them to list; all that one may see if not given."),
         ] = None,
     ) -> relay.Connection[FamilyPlan]:
         page = Page(first=first, after=after, last=last, before=before)
@@ -134,13 +155,18 @@ class Query:
         return page.connection_of(as_peers(list(page.slice_of(plans))))
 
     @strawberry.field(
-        description="What an invite leads to, for whoever holds its token and is signed in; else null.",
+        description=(
+            "What an invite leads to, for whoever holds its token: to be shown before `acceptInvite`. Null "
+            "when signed out, and when the token is unknown or was replaced."
+        ),
         graphql_type=InvitePreview | None,
     )
     def invite(
         self,
         info: Info,
-        token: Annotated[str, strawberry.argument(description="The token from the invite's link.")],
+        token: Annotated[
+            str, strawberry.argument(description="The token from the invite's link, 43 characters.")
+        ],
     ) -> Any:
         try:
             return services.preview_invite(actor=info.context.viewer, token=token)
@@ -148,25 +174,33 @@ class Query:
             return None
 
     @strawberry.field(
-        description="The plan of whoever has this id in Zammad. For staff with the right; else null.",
+        description=(
+            "The plan of whoever is associated with a user of Zammad. For staff who may read every plan and "
+            "see Zammad's data; null for everybody else, and when there is none."
+        ),
         graphql_type=FamilyPlan | None,
     )
     def plan_by_zammad_user(
         self,
         info: Info,
-        zammad_user_id: Annotated[int, strawberry.argument(description="The user's id in Zammad.")],
+        zammad_user_id: Annotated[
+            int,
+            strawberry.argument(
+                description="The user's id in Zammad, as in the address of their page there."
+            ),
+        ],
     ) -> Any:
         if not info.context.access.reads_zammad:
             return None
         return models.FamilyPlan.objects.of_zammad_user(zammad_user_id).first()
 
     @strawberry.field(
-        description="Anything with a node id that one may see; else null.", graphql_type=relay.Node | None
+        description="Whatever has this node id, if one may see it; else null.", graphql_type=relay.Node | None
     )
     def node(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="A node id.")],  # noqa: A002
+        id: Annotated[strawberry.ID, strawberry.argument(description="Any node id.")],  # noqa: A002
     ) -> Any:
         try:
             type_name, _ = from_base64(id)
@@ -180,71 +214,83 @@ class Query:
 
 @strawberry.input(description="A plan to create.")
 class CreatePlanInput:
-    name: str = strawberry.field(description="1 to 80 characters on one line, without a link.")
+    name: str = strawberry.field(
+        description="1 to 80 characters on one line, with something to read in it and without a link."
+    )
     owner_email: str | None = strawberry.field(
         default=None,
-        description="The verified address of who shall own it, for staff with the right; else oneself.",
+        description=(
+            "An address that the future owner has verified, for staff who may create plans. Not given: "
+            "oneself."
+        ),
     )
 
 
 @strawberry.input(description="An invite to create.")
 class CreateInviteInput:
-    plan_id: strawberry.ID = strawberry.field(description="The plan's node id.")
+    plan_id: strawberry.ID = strawberry.field(description="The node id of the plan.")
     email: str | None = strawberry.field(
         default=None,
-        description="The only address that may accept; the link is mailed to it. Null: whoever has the link.",
+        description=(
+            "The only address that may accept; the link is mailed to it. Not given: whoever has the link "
+            "may, and nothing is mailed. An empty text is refused."
+        ),
     )
 
 
 @strawberry.input(description="An invite to accept.")
 class AcceptInviteInput:
-    token: str = strawberry.field(description="The token from the invite's link.")
+    token: str = strawberry.field(description="The token from the invite's link, 43 characters.")
 
 
 @strawberry.input(description="An invite to reissue.")
 class ReissueInviteInput:
-    invite_id: strawberry.ID = strawberry.field(description="The invite's node id.")
+    invite_id: strawberry.ID = strawberry.field(description="The node id of the invite.")
 
 
 @strawberry.input(description="An invite to revoke.")
 class RevokeInviteInput:
-    invite_id: strawberry.ID = strawberry.field(description="The invite's node id.")
+    invite_id: strawberry.ID = strawberry.field(description="The node id of the invite.")
 
 
 @strawberry.input(description="A member to detach.")
 class DetachMemberInput:
-    membership_id: strawberry.ID = strawberry.field(description="The membership's node id.")
+    membership_id: strawberry.ID = strawberry.field(description="The node id of the membership.")
 
 
 @strawberry.input(description="A member to make the owner.")
 class TransferOwnershipInput:
-    membership_id: strawberry.ID = strawberry.field(description="The membership's node id.")
+    membership_id: strawberry.ID = strawberry.field(description="The node id of the membership.")
 
 
 @strawberry.input(description="A plan to close.")
 class ClosePlanInput:
-    plan_id: strawberry.ID = strawberry.field(description="The plan's node id.")
+    plan_id: strawberry.ID = strawberry.field(description="The node id of the plan.")
 
 
 @strawberry.type(description="The plan that was created.")
 class CreatedPlan:
-    plan: FamilyPlan = strawberry.field(description="The new plan.")
+    plan: FamilyPlan = strawberry.field(description="The new plan, with its owner.")
 
 
 @strawberry.type(description="An invite with its token, which is answered this once.")
 class CreatedInvite:
-    invite: FamilyPlanInvite = strawberry.field(description="The invite.")
+    invite: FamilyPlanInvite = strawberry.field(description="The invite, open.")
     token: str = strawberry.field(
-        description="What acceptInvite takes. Keep it secret; it cannot be read again."
+        description="What `acceptInvite` takes: 43 characters. A secret, and never answered again."
     )
-    url: str = strawberry.field(description="The link to hand out, with the token in it.")
+    url: str = strawberry.field(
+        description="The link to hand out, with the token in it: a page to accept on."
+    )
 
 
 @strawberry.type(description="The seat that was taken.")
 class AcceptedInvite:
     membership: Membership = strawberry.field(description="One's seat.")
-    plan: FamilyPlan = strawberry.field(description="The plan one has joined.")
-    redirect_url: str = strawberry.field(description="Where to send the person now.")
+    plan: FamilyPlan = strawberry.field(description="The plan that one has joined.")
+    redirect_url: str = strawberry.field(
+        description="The page that staff chose for people who have joined: send the person there."
+    )
 
 
 @strawberry.type(description="The invite that was revoked.")
@@ -252,31 +298,24 @@ class RevokedInvite:
     invite: FamilyPlanInvite = strawberry.field(description="The invite, expired.")
 
 
-@strawberry.type(description="What a detachment leaves. Both are null for a member who left.")
+@strawberry.type(
+    description="What a detachment leaves. Both are null for a member who left: the plan is no longer theirs."
+)
 class DetachedMember:
-    plan: FamilyPlan | None = strawberry.field(description="The plan, without the member.")
+    plan: FamilyPlan | None = strawberry.field(description="The plan, with a seat more to give.")
     invite: FamilyPlanInvite | None = strawberry.field(
-        description="The invite the member came by: unused again, and expired. Null without one."
+        description="The invite the member came by, unused again and expired; null if they came without."
     )
 
 
 @strawberry.type(description="The plan with its new owner.")
 class TransferredOwnership:
-    plan: FamilyPlan = strawberry.field(description="The plan.")
+    plan: FamilyPlan = strawberry.field(description="The plan, as who asked sees it now.")
 
 
 @strawberry.type(description="The plan that was closed.")
 class ClosedPlan:
-    plan: FamilyPlan = strawberry.field(description="The plan.")
-
-
-# The library leaves them without a word, and whoever explores the schema does not know them.
-for library_type, description in {
-    OperationInfo: "Why a mutation was refused; nothing changed.",
-    OperationMessage: "One reason of a refusal.",
-    OperationMessage.Kind: "PERMISSION for a right that is missing, VALIDATION for a rule that is broken.",
-}.items():
-    library_type.__strawberry_definition__.description = description  # type: ignore[attr-defined]
+    plan: FamilyPlan = strawberry.field(description="The plan, closed and without anybody in it.")
 
 
 class ForgetWhatWas(FieldExtension):
@@ -298,12 +337,15 @@ class NoteRefusal(FieldExtension):
         return answer
 
 
-def mutation(name: str, success: type, description: str) -> Any:
-    """Declare a mutation that answers its success, or as OperationInfo why not."""
-    answer = strawberry.union(f"{name}Payload", description=f"{success.__name__}, or why not.")
+def mutation(name: str, success: type, service: Callable[..., Any], does: str, *, repeated: str) -> Any:
+    """Declare a mutation that answers its success, or as OperationInfo why the service refused."""
+    answer = strawberry.union(
+        f"{name}Payload", description=f"`{success.__name__}`, or `OperationInfo` when it was refused."
+    )
+    codes = ", ".join(f"`{code}`" for code in codes_of(service))
     return strawberry_django.mutation(
         graphql_type=Annotated[success | OperationInfo, answer],
-        description=description,
+        description=f"{does}\n\n**Repeated:** {repeated}\n\n**Refused with:** {codes}.",
         extensions=[ForgetWhatWas(), NoteRefusal()],
     )
 
@@ -312,16 +354,44 @@ def input_of(description: str) -> Any:
     return strawberry.argument(name="input", description=description)
 
 
-@strawberry.type(description="What can be done. A refusal is answered as OperationInfo, with a stable code.")
+@strawberry.type(
+    description=(
+        "What can be done. A refusal is answered as `OperationInfo`, with a stable code; it changes nothing. "
+        "Several in one operation are done one after the other, each for itself: one that is refused undoes "
+        "no other."
+    )
+)
 class Mutation:
-    @mutation("CreatePlan", CreatedPlan, "Create a plan: one's own, or for staff with the right anybody's.")
+    @mutation(
+        "CreatePlan",
+        CreatedPlan,
+        services.create_plan,
+        (
+            "Create a plan with its owner: one's own, where staff let everybody create one, or for "
+            "staff who may create plans anybody's."
+        ),
+        repeated="safe. The second time is refused with `ALREADY_IN_PLAN`; `viewer` has the plan.",
+    )
     def create_plan(
         self, info: Info, data: Annotated[CreatePlanInput, input_of("The plan to create.")]
     ) -> Any:
         plan = services.create_plan(actor=info.context.viewer, name=data.name, owner_email=data.owner_email)
         return CreatedPlan(plan=plan)  # type: ignore[arg-type]
 
-    @mutation("CreateInvite", CreatedInvite, "Hold a seat, and get the link to hand out for it.")
+    @mutation(
+        "CreateInvite",
+        CreatedInvite,
+        services.create_invite,
+        (
+            "Hold a seat, and get the link to hand out for it. For the plan's owner, and staff who "
+            "may act for others. Zammad is asked for the token, which may take some seconds."
+        ),
+        repeated=(
+            "not safe. Each call holds a seat of its own and counts to the plan's invites of 24 "
+            "hours; with an address, the second is refused with `ALREADY_INVITED`. After a lost "
+            "answer find the invite in the plan's `invites`, and reissue or revoke it."
+        ),
+    )
     def create_invite(
         self, info: Info, data: Annotated[CreateInviteInput, input_of("The invite to create.")]
     ) -> Any:
@@ -333,7 +403,9 @@ class Mutation:
     @mutation(
         "AcceptInvite",
         AcceptedInvite,
-        "Take the seat of an invite. Asked again by the same person, it succeeds again.",
+        services.accept_invite,
+        "Take the seat of an invite. For whoever is signed in and holds the token.",
+        repeated="safe. As long as the person has the seat, they get the same answer again.",
     )
     def accept_invite(
         self, info: Info, data: Annotated[AcceptInviteInput, input_of("The invite to accept.")]
@@ -346,7 +418,19 @@ class Mutation:
         )
 
     @mutation(
-        "ReissueInvite", CreatedInvite, "Give an unused invite a fresh link and expiry; the old link is dead."
+        "ReissueInvite",
+        CreatedInvite,
+        services.reissue_invite,
+        (
+            "Give an unused invite, open or expired, a fresh token, link and expiry; the old link is "
+            "dead. It is mailed again if it has an address. For the plan's owner, and staff who may "
+            "act for others. Zammad is asked for the token, which may take some seconds."
+        ),
+        repeated=(
+            "not safe. Each call ends the link of the one before, mails again, and counts to the "
+            "plan's invites of 24 hours; it holds no further seat. After a lost answer repeat it, and "
+            "hand out only the last link."
+        ),
     )
     def reissue_invite(
         self, info: Info, data: Annotated[ReissueInviteInput, input_of("The invite to reissue.")]
@@ -356,7 +440,16 @@ class Mutation:
         )
         return CreatedInvite(invite=issued.invite, token=issued.token, url=issued.url)  # type: ignore[arg-type]
 
-    @mutation("RevokeInvite", RevokedInvite, "Expire an open invite now.")
+    @mutation(
+        "RevokeInvite",
+        RevokedInvite,
+        services.revoke_invite,
+        (
+            "Expire an open invite now; one that has expired stays as it is. For the plan's owner, "
+            "and staff who may act for others."
+        ),
+        repeated="safe. It succeeds again.",
+    )
     def revoke_invite(
         self, info: Info, data: Annotated[RevokeInviteInput, input_of("The invite to revoke.")]
     ) -> Any:
@@ -366,7 +459,14 @@ class Mutation:
         return RevokedInvite(invite=invite)  # type: ignore[arg-type]
 
     @mutation(
-        "DetachMember", DetachedMember, "End a membership: the owner or staff anybody's, a member their own."
+        "DetachMember",
+        DetachedMember,
+        services.detach_member,
+        (
+            "End a membership: the owner, or staff who may act for others, anybody's but the owner's; "
+            "a member their own. The invite they came by is unused again, and expired."
+        ),
+        repeated="safe. The second time is refused with `MEMBERSHIP_NOT_FOUND`.",
     )
     def detach_member(
         self, info: Info, data: Annotated[DetachMemberInput, input_of("The member to detach.")]
@@ -376,7 +476,19 @@ class Mutation:
         )
         return DetachedMember(plan=detachment.plan, invite=detachment.invite)  # type: ignore[arg-type]
 
-    @mutation("TransferOwnership", TransferredOwnership, "Swap the roles of the owner and a member.")
+    @mutation(
+        "TransferOwnership",
+        TransferredOwnership,
+        services.transfer_ownership,
+        (
+            "Make a member the owner of their plan, and the owner a member. For the plan's owner, and "
+            "staff who may act for others."
+        ),
+        repeated=(
+            "safe. Who was the owner is refused with `PERMISSION_DENIED`; for staff it succeeds again "
+            "and changes nothing."
+        ),
+    )
     def transfer_ownership(
         self, info: Info, data: Annotated[TransferOwnershipInput, input_of("The member to make the owner.")]
     ) -> Any:
@@ -385,7 +497,17 @@ class Mutation:
         )
         return TransferredOwnership(plan=plan)  # type: ignore[arg-type]
 
-    @mutation("ClosePlan", ClosedPlan, "End a plan that has no members but its owner.")
+    @mutation(
+        "ClosePlan",
+        ClosedPlan,
+        services.close_plan,
+        (
+            "End a plan that has no members but its owner, who is in no plan afterwards; open invites "
+            "expire. It cannot be opened again. For the plan's owner, and staff who may act for "
+            "others."
+        ),
+        repeated="safe. The second time is refused with `PLAN_NOT_FOUND`, or for staff with `PLAN_CLOSED`.",
+    )
     def close_plan(self, info: Info, data: Annotated[ClosePlanInput, input_of("The plan to close.")]) -> Any:
         plan = services.close_plan(actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"))
         return ClosedPlan(plan=plan)  # type: ignore[arg-type]
@@ -523,3 +645,4 @@ schema = Schema(
         lambda: ValidationCache(maxsize=256),
     ],
 )
+describe(schema._schema)

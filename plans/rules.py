@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 class Refusal(ValidationError):
-    """A rule of plans says no: the message is safe to show, the code is stable."""
+    """A rule of plans says no: the message is safe to show, the code is stable.
+
+    The docstrings of refusals are read by API users: when it comes, and what to do about it.
+    """
 
     code: str
     text: _StrPromise
@@ -41,6 +44,8 @@ class Refusal(ValidationError):
 
 
 class NotAuthenticated(PermissionDenied):
+    """Nobody is signed in. Sign in, and send the session token."""
+
     code = "NOT_AUTHENTICATED"
 
     def __init__(self) -> None:
@@ -48,6 +53,8 @@ class NotAuthenticated(PermissionDenied):
 
 
 class NotPermitted(PermissionDenied):
+    """One sees what it is about, but may not do this. Do not offer it to this person."""
+
     code = "PERMISSION_DENIED"
 
     def __init__(self) -> None:
@@ -55,89 +62,123 @@ class NotPermitted(PermissionDenied):
 
 
 class InvalidInput(ValidationError):
-    """A value is not what its field takes."""
+    """A value is not what its field takes; `field` names it. Show the message beside that field."""
+
+    code = "INVALID_INPUT"
 
     def __init__(self, field: str, error: ValidationError) -> None:
-        messages = [ValidationError(message, code="INVALID_INPUT") for message in error.messages]
+        messages = [ValidationError(message, code=self.code) for message in error.messages]
         super().__init__({field: messages})
 
 
 class PlanNotFound(Refusal):
+    """There is no such plan, or none that one may see. Ask `viewer` for one's plan again."""
+
     code = "PLAN_NOT_FOUND"
     text = _("There is no such plan.")
 
 
 class PlanFull(Refusal):
+    """Every seat is taken or, for a new invite, held by an open one. The owner has to make room."""
+
     code = "PLAN_FULL"
     text = _("Every seat of this plan is taken.")
 
 
 class PlanClosed(Refusal):
+    """The plan has ended, for good. Stop offering it."""
+
     code = "PLAN_CLOSED"
     text = _("This plan is closed.")
 
 
 class PlanNotEmpty(Refusal):
+    """Somebody but the owner is in the plan. Detach them first, or transfer the ownership."""
+
     code = "PLAN_NOT_EMPTY"
     text = _("This plan still has members.")
 
 
 class UserNotFound(Refusal):
+    """No active person has verified the address. They sign up and verify it first."""
+
     code = "USER_NOT_FOUND"
     text = _("Nobody here has verified this address.")
 
 
 class InvitesPaused(Refusal):
+    """Staff switched invites off for all plans. Try another day; open invites can be accepted."""
+
     code = "INVITES_PAUSED"
     text = _("Invites are paused at the moment.")
 
 
 class InviteTokenUnavailable(Refusal):
+    """Zammad gave no token in time, and nothing happened. Try again in a minute, a few times at most."""
+
     code = "INVITE_TOKEN_UNAVAILABLE"
     text = _("The invite could not be made just now. Try again in a moment.")
 
 
 class InviteLimitReached(Refusal):
+    """The plan has made as many invites in 24 hours as it may. Try again tomorrow."""
+
     code = "INVITE_LIMIT_REACHED"
     text = _("This plan has made all its invites for today.")
 
 
 class InviteNotFound(Refusal):
+    """There is no such invite, no longer by this token, or none that one may see. Ask for a new link."""
+
     code = "INVITE_NOT_FOUND"
     text = _("There is no such invite.")
 
 
 class InviteExpired(Refusal):
+    """The invite's time is over, or somebody ended it. Ask the owner to reissue it."""
+
     code = "INVITE_EXPIRED"
     text = _("This invite has expired. Ask for a new one.")
 
 
 class InviteAlreadyUsed(Refusal):
+    """Somebody has the seat by this invite. A new invite is needed."""
+
     code = "INVITE_ALREADY_USED"
     text = _("This invite has been used.")
 
 
 class InviteEmailMismatch(Refusal):
+    """The invite is for an address that the person has not verified. Sign in with it, or verify it."""
+
     code = "INVITE_EMAIL_MISMATCH"
     text = _("This invite is for another address. Sign in with that one, or verify it.")
 
 
 class AlreadyInPlan(Refusal):
+    """The person has a seat already, and can have one only. They leave that plan first."""
+
     code = "ALREADY_IN_PLAN"
     text = _("This person is in a plan already.")
 
 
 class AlreadyInvited(Refusal):
+    """The address has an open invite to this plan. Reissue that one, or revoke it first."""
+
     code = "ALREADY_INVITED"
     text = _("This address has an open invite to this plan.")
 
 
 class MembershipNotFound(Refusal):
+    """There is no such membership, or none that one may see. Ask for the plan's members again."""
+
     code = "MEMBERSHIP_NOT_FOUND"
     text = _("There is no such member.")
 
 
 class OwnerCannotBeDetached(Refusal):
+    """The membership is the owner's. Transfer the ownership, or close the plan."""
+
     code = "OWNER_CANNOT_BE_DETACHED"
     text = _("The owner cannot be detached. Transfer the ownership or close the plan.")
 

@@ -187,10 +187,10 @@ def test_the_documentation_describes_types_fields_and_arguments(
     open_documentation(visitor)
     visitor.driver.find_element(By.LINK_TEXT, "Query").click()
     visitor.until_reads("What can be asked.")
-    visitor.until_reads("A plan; null unless one is its owner, a member, or staff with the right.")
+    visitor.until_reads("A plan; null unless one is in it, or staff who may read every plan.")
 
     visitor.driver.find_element(By.LINK_TEXT, "plan").click()
-    visitor.until_reads("The plan's node id.")
+    visitor.until_reads("The node id of the plan.")
 
     visitor.driver.find_element(By.LINK_TEXT, "FamilyPlan").click()
     visitor.until_reads("A plan that one owner shares with the people they invite. A seat is taken")

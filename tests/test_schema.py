@@ -154,7 +154,10 @@ def test_everything_is_described() -> None:
                 undescribed.add(f"{name}.{field_name}")
             for argument_name, argument in getattr(field, "args", {}).items():
                 if not argument.description:
-                    undescribed.add(f"{name}.{field_name}({argument_name})")
+                    undescribed.add(f"{name}.{field_name}({argument_name}:)")
+        for value_name, value in getattr(kind, "values", {}).items():
+            if not value.description:
+                undescribed.add(f"{name}.{value_name}")
 
     assert undescribed == set()
 
