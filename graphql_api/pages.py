@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Generic, TypeVar
 
 import strawberry
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from graphql import GraphQLError
 from strawberry import relay
 from strawberry.relay.utils import from_base64, to_base64
@@ -19,6 +20,21 @@ First = Annotated[
 After = Annotated[
     str | None, strawberry.argument(description="Only what follows this cursor of the same list.")
 ]
+
+Row = TypeVar("Row", bound=Model)
+Item = TypeVar("Item")
+
+
+@strawberry.type
+class Edge(Generic[Item]):
+    cursor: str
+    node: Item
+
+
+@strawberry.type
+class Connection(Generic[Item]):
+    page_info: relay.PageInfo
+    edges: list[Edge[Item]]
 
 
 def pk_of(global_id: str, type_name: str) -> int:
@@ -49,7 +65,7 @@ def key_of_cursor(argument: str, cursor: str) -> int:
 
 
 class Page:
-    """A keyset page by id: arguments in, a slice of a QuerySet and its connection out.
+    """A keyset page by id: arguments in, which rows to fetch, and their connection out.
 
     One row more than asked for is fetched, to know whether there are more.
 
@@ -63,7 +79,6 @@ class Page:
         after: str | None = None,
         last: int | None = None,
         before: str | None = None,
-        newest_first: bool = False,
     ) -> None:
         if first is not None and last is not None:
             raise invalid_input("Give first or last, not both.")
@@ -75,23 +90,27 @@ class Page:
         )
         self.after = key_of_cursor("after", after) if after else None
         self.before = key_of_cursor("before", before) if before else None
-        self.newest_first = newest_first
 
-    def slice_of(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        follows, precedes = ("pk__lt", "pk__gt") if self.newest_first else ("pk__gt", "pk__lt")
+    @property
+    def fetched(self) -> int:
+        """How many rows to fetch."""
+        return self.size + 1
+
+    def slice_of(self, rows: QuerySet[Row]) -> QuerySet[Row]:
+        """Narrow rows to the page's, in the order of their ids."""
         if self.after is not None:
-            rows = rows.filter(**{follows: self.after})
+            rows = rows.filter(pk__gt=self.after)
         if self.before is not None:
-            rows = rows.filter(**{precedes: self.before})
-        return rows.order_by("-pk" if self.newest_first != self.backwards else "pk")[: self.size + 1]
+            rows = rows.filter(pk__lt=self.before)
+        return rows.order_by("-pk" if self.backwards else "pk")[: self.fetched]
 
-    def connection_of(self, rows: list[Any]) -> relay.Connection[Any]:
+    def connection_of(self, rows: Sequence[Row], item: Callable[[Row], Item]) -> Connection[Item]:
         more = len(rows) > self.size
-        nodes = rows[: self.size]
+        shown = rows[: self.size]
         if self.backwards:
-            nodes.reverse()
-        edges = [relay.Edge(node=node, cursor=to_base64("cursor", node.pk)) for node in nodes]
-        return relay.Connection(
+            shown = shown[::-1]
+        edges = [Edge(node=item(row), cursor=to_base64("cursor", row.pk)) for row in shown]
+        return Connection(
             edges=edges,
             page_info=relay.PageInfo(
                 has_next_page=self.before is not None if self.backwards else more,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import strawberry
 import strawberry_django
@@ -21,7 +21,6 @@ from graphql import (
     get_operation_ast,
 )
 from prometheus_client import Counter
-from strawberry import relay
 from strawberry.extensions import (
     AddValidationRules,
     MaxAliasesLimiter,
@@ -38,24 +37,22 @@ from strawberry_django.fields.types import OperationInfo
 from structlog.contextvars import get_contextvars
 
 from graphql_api.descriptions import describe
-from graphql_api.pages import After, First, Page, pk_of
+from graphql_api.pages import After, Connection, First, Page, pk_of
 from graphql_api.refusals import codes_of
 from graphql_api.types import (
-    PEOPLE_OF_EVENT,
-    PEOPLE_OF_INVITE,
-    PEOPLE_OF_MEMBERSHIP,
     Context,
     FamilyPlan,
     FamilyPlanInvite,
     Info,
     InvitePreview,
     Membership,
+    Node,
     PlanEvent,
     User,
     Viewer,
-    as_peers,
 )
 from plans import models, rules, services
+from plans.reading import PEOPLE_OF_EVENT, PEOPLE_OF_INVITE, PEOPLE_OF_MEMBERSHIP
 
 logger = logging.getLogger(__name__)
 
@@ -80,24 +77,28 @@ class PlanFilters:
     )
 
 
-def find_node(type_name: str, key: int, info: Info) -> Any:
+def find_node(type_name: str, key: int, context: Context) -> Node | None:
     """Find a row by its key, among those of its type that the viewer may look up."""
-    viewer = info.context.viewer
+    viewer = context.viewer
+    kind: type[Node]
     rows: QuerySet[Any]
     match type_name:
         case "FamilyPlan":
-            return info.context.access.plan(key)
+            return FamilyPlan.of(context.access.plan(key), context)
         case "Membership":
+            kind = Membership
             rows = models.Membership.objects.visible_to(viewer).select_related(*PEOPLE_OF_MEMBERSHIP)
         case "FamilyPlanInvite":
+            kind = FamilyPlanInvite
             rows = models.FamilyPlanInvite.objects.visible_to(viewer).select_related(*PEOPLE_OF_INVITE)
         case "PlanEvent":
+            kind = PlanEvent
             rows = models.PlanEvent.objects.visible_to(viewer).select_related(*PEOPLE_OF_EVENT)
         case "User":
-            rows = info.context.access.people()
+            kind, rows = User, context.access.people()
         case _:
             return None
-    return rows.filter(pk=key).first()
+    return kind.of(rows.filter(pk=key).first(), context)
 
 
 @strawberry.type(
@@ -107,22 +108,18 @@ def find_node(type_name: str, key: int, info: Info) -> Any:
     )
 )
 class Query:
-    @strawberry.field(
-        description="The person who asks, with their plan; null when signed out.", graphql_type=Viewer | None
-    )
-    def viewer(self, info: Info) -> Any:
-        return info.context.viewer if info.context.viewer.is_authenticated else None
+    @strawberry.field(description="The person who asks, with their plan; null when signed out.")
+    def viewer(self, info: Info) -> Viewer | None:
+        person = info.context.viewer
+        return Viewer(person=person, context=info.context) if person.is_authenticated else None
 
-    @strawberry.field(
-        description="A plan; null unless one is in it, or staff who may read every plan.",
-        graphql_type=FamilyPlan | None,
-    )
+    @strawberry.field(description="A plan; null unless one is in it, or staff who may read every plan.")
     def plan(
         self,
         info: Info,
         id: Annotated[strawberry.ID, strawberry.argument(description="The node id of the plan.")],  # noqa: A002
-    ) -> Any:
-        return info.context.access.plan(pk_of(id, "FamilyPlan"))
+    ) -> FamilyPlan | None:
+        return FamilyPlan.of(info.context.access.plan(pk_of(id, "FamilyPlan")), info.context)
 
     @strawberry.field(
         description=(
@@ -148,11 +145,13 @@ class Query:
             PlanFilters | None,
             strawberry.argument(description="Which of them to list; all that one may see if not given."),
         ] = None,
-    ) -> relay.Connection[FamilyPlan]:
+    ) -> Connection[FamilyPlan]:
         page = Page(first=first, after=after, last=last, before=before)
         chosen = filters or PlanFilters()
         plans = info.context.access.plans(name=chosen.name or "", owner_email=chosen.owner_email or "")
-        return page.connection_of(as_peers(list(page.slice_of(plans))))
+        rows = list(page.slice_of(plans))
+        info.context.read_together(rows)
+        return page.connection_of(rows, lambda row: FamilyPlan(row=row, context=info.context))
 
     @strawberry.field(
         description=(
@@ -177,8 +176,7 @@ class Query:
         description=(
             "The plan of whoever is associated with a user of Zammad. For staff who may read every plan and "
             "see Zammad's data; null for everybody else, and when there is none."
-        ),
-        graphql_type=FamilyPlan | None,
+        )
     )
     def plan_by_zammad_user(
         self,
@@ -189,24 +187,23 @@ class Query:
                 description="The user's id in Zammad, as in the address of their page there."
             ),
         ],
-    ) -> Any:
+    ) -> FamilyPlan | None:
         if not info.context.access.reads_zammad:
             return None
-        return models.FamilyPlan.objects.of_zammad_user(zammad_user_id).first()
+        plan = models.FamilyPlan.objects.of_zammad_user(zammad_user_id).first()
+        return FamilyPlan.of(plan, info.context)
 
-    @strawberry.field(
-        description="Whatever has this node id, if one may see it; else null.", graphql_type=relay.Node | None
-    )
+    @strawberry.field(description="Whatever has this node id, if one may see it; else null.")
     def node(
         self,
         info: Info,
         id: Annotated[strawberry.ID, strawberry.argument(description="Any node id.")],  # noqa: A002
-    ) -> Any:
+    ) -> Node | None:
         try:
             type_name, _ = from_base64(id)
         except ValueError:
             return None
-        return find_node(type_name, pk_of(id, type_name), info)
+        return find_node(type_name, pk_of(id, type_name), info.context)
 
 
 # --- Mutations -------------------------------------------------------------------------
@@ -282,6 +279,11 @@ class CreatedInvite:
     url: str = strawberry.field(
         description="The link to hand out, with the token in it: a page to accept on."
     )
+
+    @classmethod
+    def of(cls, issued: services.IssuedInvite, context: Context) -> Self:
+        invite = FamilyPlanInvite(row=issued.invite, context=context)
+        return cls(invite=invite, token=issued.token, url=issued.url)
 
 
 @strawberry.type(description="The seat that was taken.")
@@ -376,7 +378,7 @@ class Mutation:
         self, info: Info, data: Annotated[CreatePlanInput, input_of("The plan to create.")]
     ) -> Any:
         plan = services.create_plan(actor=info.context.viewer, name=data.name, owner_email=data.owner_email)
-        return CreatedPlan(plan=plan)  # type: ignore[arg-type]
+        return CreatedPlan(plan=FamilyPlan(row=plan, context=info.context))
 
     @mutation(
         "CreateInvite",
@@ -398,7 +400,7 @@ class Mutation:
         issued = services.create_invite(
             actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"), email=data.email
         )
-        return CreatedInvite(invite=issued.invite, token=issued.token, url=issued.url)  # type: ignore[arg-type]
+        return CreatedInvite.of(issued, info.context)
 
     @mutation(
         "AcceptInvite",
@@ -412,8 +414,8 @@ class Mutation:
     ) -> Any:
         membership = services.accept_invite(actor=info.context.viewer, token=data.token)
         return AcceptedInvite(
-            membership=membership,  # type: ignore[arg-type]
-            plan=membership.family_plan,  # type: ignore[arg-type]
+            membership=Membership(row=membership, context=info.context),
+            plan=FamilyPlan(row=membership.family_plan, context=info.context),
             redirect_url=services.public_url(info.context.plan_settings.invite_accepted_url),
         )
 
@@ -438,7 +440,7 @@ class Mutation:
         issued = services.reissue_invite(
             actor=info.context.viewer, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
         )
-        return CreatedInvite(invite=issued.invite, token=issued.token, url=issued.url)  # type: ignore[arg-type]
+        return CreatedInvite.of(issued, info.context)
 
     @mutation(
         "RevokeInvite",
@@ -456,7 +458,7 @@ class Mutation:
         invite = services.revoke_invite(
             actor=info.context.viewer, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
         )
-        return RevokedInvite(invite=invite)  # type: ignore[arg-type]
+        return RevokedInvite(invite=FamilyPlanInvite(row=invite, context=info.context))
 
     @mutation(
         "DetachMember",
@@ -474,7 +476,10 @@ class Mutation:
         detachment = services.detach_member(
             actor=info.context.viewer, membership_id=pk_of(data.membership_id, "Membership")
         )
-        return DetachedMember(plan=detachment.plan, invite=detachment.invite)  # type: ignore[arg-type]
+        return DetachedMember(
+            plan=FamilyPlan.of(detachment.plan, info.context),
+            invite=FamilyPlanInvite.of(detachment.invite, info.context),
+        )
 
     @mutation(
         "TransferOwnership",
@@ -495,7 +500,7 @@ class Mutation:
         plan = services.transfer_ownership(
             actor=info.context.viewer, membership_id=pk_of(data.membership_id, "Membership")
         )
-        return TransferredOwnership(plan=plan)  # type: ignore[arg-type]
+        return TransferredOwnership(plan=FamilyPlan(row=plan, context=info.context))
 
     @mutation(
         "ClosePlan",
@@ -510,7 +515,7 @@ class Mutation:
     )
     def close_plan(self, info: Info, data: Annotated[ClosePlanInput, input_of("The plan to close.")]) -> Any:
         plan = services.close_plan(actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"))
-        return ClosedPlan(plan=plan)  # type: ignore[arg-type]
+        return ClosedPlan(plan=FamilyPlan(row=plan, context=info.context))
 
 
 # --- Limits and errors -----------------------------------------------------------------

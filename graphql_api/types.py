@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 import strawberry
-import strawberry_django
 from django.contrib.auth import get_user_model
-from django.db.models import Prefetch, QuerySet, prefetch_related_objects
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from strawberry import relay
+from strawberry.relay.utils import to_base64
 from strawberry.types import Info as StrawberryInfo
+from strawberry.types.field import StrawberryField
 
-from graphql_api.pages import After, First, Page
+from graphql_api.pages import After, Connection, First, Page
 from plans import models
 from plans.access import Access
 from plans.models import display_name
+from plans.reading import PlansRead
 from plans.settings import PlanSettings
 from zammad import models as zammad_models
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User as Person
-
-# The people that each row shows, with the seat that decides who sees their address.
-PEOPLE_OF_MEMBERSHIP = ("user__zammad_user",)
-PEOPLE_OF_INVITE = ("created_by__membership", "user__membership")
-PEOPLE_OF_EVENT = (
-    "actor__membership",
-    "subject__membership",
-    "invite__created_by__membership",
-    "invite__user__membership",
-)
+else:
+    Person = get_user_model()
 
 
 class Context:
-    """What the resolvers of one request share: who asks, when, and the settings in force."""
+    """What the resolvers of one request share: who asks, when, and what was read for them."""
 
     def __init__(self, request: HttpRequest, response: HttpResponse) -> None:
         self.request = request
@@ -63,230 +56,233 @@ class Context:
     def plan_settings(self) -> PlanSettings:
         return PlanSettings.current()
 
+    @cached_property
+    def plans_read(self) -> dict[int, PlansRead]:
+        return {}
+
+    def read_together(self, plans: Iterable[models.FamilyPlan]) -> None:
+        """Remember plans of one page: what is asked of one is fetched for all."""
+        new = {plan.pk for plan in plans} - self.plans_read.keys()
+        self.plans_read.update(dict.fromkeys(new, PlansRead(new, now=self.now)))
+
     def forget(self) -> None:
         """Ask everything anew: a mutation has changed it, and an invite it expired is not open."""
-        for name in ("now", "access", "plan_settings"):
+        for name in ("now", "access", "plan_settings", "plans_read"):
             self.__dict__.pop(name, None)
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]
 
 
-# --- Plans of one page ---------------------------------------------------------------
+class Attribute(StrawberryField):
+    """A field that needs nothing but its object.
 
-
-def as_peers(plans: list[models.FamilyPlan]) -> list[models.FamilyPlan]:
-    """Tell plans of one page about each other: what is asked of one is fetched for all."""
-    for plan in plans:
-        plan.__dict__["peers"] = plans
-    return plans
-
-
-def peers_of(plan: models.FamilyPlan) -> list[models.FamilyPlan]:
-    return cast("list[models.FamilyPlan]", plan.__dict__.get("peers", [plan]))
-
-
-def fetch_for_peers(
-    plan: models.FamilyPlan,
-    name: str,
-    relation: str,
-    rows: Callable[[], QuerySet[Any]],
-    page: Page | None = None,
-) -> list[Any]:
-    """Fetch a page of a plan's relation, in one query for all its peers, and keep it under a name.
-
-    The number of queries depends on the shape of the operation only, also under aliases.
+    The library reads it like a plain attribute: what a resolver is given (the Info, arguments) costs
+    several times as much as most of these fields.
     """
-    if name in plan.__dict__:
-        return cast("list[Any]", plan.__dict__[name])
-    peers = peers_of(plan)
-    if len(peers) == 1:
-        # The same in a simpler statement: a page for each of many takes a window function.
-        found = rows().filter(family_plan=plan)
-        plan.__dict__[name] = list(page.slice_of(found) if page else found)
-    else:
-        found = page.slice_of(rows()) if page else rows()
-        prefetch_related_objects(peers, Prefetch(relation, queryset=found, to_attr=name))
-    return cast("list[Any]", plan.__dict__[name])
+
+    @property
+    def is_basic_field(self) -> bool:
+        return True
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return self.base_resolver.wrapped_func(source)  # type: ignore[union-attr, operator]
+
+
+def attribute(description: str = "") -> Callable[[Callable[[Any], Any]], Any]:
+    """Declare a method without arguments as a field."""
+    return Attribute(description=description or None)
+
+
+@strawberry.interface
+class Node:
+    """A row, as the viewer may see it."""
+
+    row: strawberry.Private[Model]
+    context: strawberry.Private[Context]
+
+    @attribute()
+    def id(self) -> strawberry.ID:
+        return strawberry.ID(to_base64(type(self).__name__, self.row.pk))
+
+    @classmethod
+    def of(cls, row: Model | None, context: Context) -> Self | None:
+        return None if row is None else cls(row=row, context=context)
 
 
 # --- People ----------------------------------------------------------------------------
 
 
-def user_email(root: strawberry.Parent[Person], info: Info) -> str | None:
-    return root.email if info.context.access.sees_address_of(root) else None
+@strawberry.type(description="A person, as those who share a plan see them.")
+class User(Node):
+    row: strawberry.Private[Person]
 
+    @attribute("How others read the person: the full name, else the address up to the @.")
+    def display_name(self) -> str:
+        return display_name(self.row)
 
-def user_display_name(root: strawberry.Parent[Person]) -> str:
-    return display_name(root)
-
-
-@strawberry_django.type(get_user_model(), description="A person, as those who share a plan see them.")
-class User(relay.Node):
-    display_name: str = strawberry.field(
-        resolver=user_display_name,
-        description="How others read the person: the full name, else the address up to the @.",
+    @attribute(
+        "The address one signs in with. For the person, the owner of their plan, and staff who may read "
+        "every plan; null for everybody else."
     )
-    email: str | None = strawberry.field(
-        resolver=user_email,
-        description=(
-            "The address one signs in with. For the person, the owner of their plan, and staff who may read "
-            "every plan; null for everybody else."
-        ),
-    )
+    def email(self) -> str | None:
+        return self.row.email if self.context.access.sees_address_of(self.row) else None
 
 
-@strawberry_django.type(
-    zammad_models.ZammadUser,
+@strawberry.type(
     description=(
         "A user of Zammad, the helpdesk, as it last described them. A copy, taken when Zammad tells of a "
         "change; nothing of it grants a right, and an agent may have written anything there."
     ),
 )
 class ZammadUser:
-    zammad_id: int = strawberry_django.field(description="The user's id in Zammad, from 2 up.")
-    email: str = strawberry_django.field(description="The address in Zammad, in lower case; may be empty.")
-    firstname: str = strawberry_django.field(description="The first name in Zammad; may be empty.")
-    lastname: str = strawberry_django.field(description="The last name in Zammad; may be empty.")
-    organization: str = strawberry_django.field(
-        description="The name of the organization in Zammad; may be empty."
-    )
-    phone: str = strawberry_django.field(
+    zammad_id: int = strawberry.field(description="The user's id in Zammad, from 2 up.")
+    email: str = strawberry.field(description="The address in Zammad, in lower case; may be empty.")
+    firstname: str = strawberry.field(description="The first name in Zammad; may be empty.")
+    lastname: str = strawberry.field(description="The last name in Zammad; may be empty.")
+    organization: str = strawberry.field(description="The name of the organization in Zammad; may be empty.")
+    phone: str = strawberry.field(
         description="The telephone number, as it is written in Zammad; may be empty."
     )
-    mobile: str = strawberry_django.field(
-        description="The mobile number, as it is written in Zammad; may be empty."
-    )
-    vip: bool = strawberry_django.field(description="Whether agents marked the user as very important.")
-    active: bool = strawberry_django.field(
+    mobile: str = strawberry.field(description="The mobile number, as it is written in Zammad; may be empty.")
+    vip: bool = strawberry.field(description="Whether agents marked the user as very important.")
+    active: bool = strawberry.field(
         description="Whether the user is active in Zammad; says nothing about the account here."
     )
-    updated_at: datetime.datetime = strawberry_django.field(description="When Zammad last changed the user.")
-    synced_at: datetime.datetime = strawberry_django.field(description="When this copy was last renewed.")
+    updated_at: datetime.datetime = strawberry.field(description="When Zammad last changed the user.")
+    synced_at: datetime.datetime = strawberry.field(description="When this copy was last renewed.")
 
 
-def membership_zammad_user(root: strawberry.Parent[models.Membership], info: Info) -> Any:
-    if not info.context.access.sees_zammad_of(root):
-        return None
-    return getattr(root.user, "zammad_user", None)
-
-
-def membership_zammad_user_id(root: strawberry.Parent[models.Membership], info: Info) -> int | None:
-    zammad_user = membership_zammad_user(root, info)
-    return zammad_user.zammad_id if zammad_user else None
-
-
-Role = strawberry.enum(
+strawberry.enum(
     models.Membership.Role, name="MembershipRole", description="What a person is to the plan they are in."
 )
-InviteStatus = strawberry.enum(
+strawberry.enum(
     models.FamilyPlanInvite.Status,
     name="InviteStatus",
     description="What an invite is at a moment, by the clock; USED wins over EXPIRED.",
 )
-MailStatus = strawberry.enum(
+strawberry.enum(
     models.FamilyPlanInvite.MailStatus,
     name="MailStatus",
     description="What became of the mail with the invite's link. The invite stands either way.",
 )
-EventKind = strawberry.enum(
+strawberry.enum(
     models.PlanEvent.Kind,
     name="PlanEventKind",
     description="What happened to a plan. More kinds may be added.",
 )
 
 
-@strawberry_django.type(
-    models.Membership,
+@strawberry.type(
     description="A person's seat in a plan: at most one each, until they leave or are detached.",
 )
-class Membership(relay.Node):
-    user: User = strawberry.field(description="The person who has the seat.")
-    role: Role = strawberry.field(description="Whether the person owns the plan.")  # type: ignore[valid-type]
-    joined_at: datetime.datetime = strawberry.field(description="When the person took the seat.")
-    zammad_user_id: int | None = strawberry.field(
-        resolver=membership_zammad_user_id,
-        description=(
-            "The person's id in Zammad; null until they are associated. For the person and staff who may "
-            "see Zammad's data; null for everybody else."
-        ),
+class Membership(Node):
+    row: strawberry.Private[models.Membership]
+
+    @attribute("The person who has the seat.")
+    def user(self) -> User:
+        return User(row=self.row.user, context=self.context)
+
+    @attribute("Whether the person owns the plan.")
+    def role(self) -> models.Membership.Role:
+        return models.Membership.Role(self.row.role)
+
+    @attribute("When the person took the seat.")
+    def joined_at(self) -> datetime.datetime:
+        return self.row.joined_at
+
+    @attribute(
+        "The person's id in Zammad; null until they are associated. For the person and staff who may "
+        "see Zammad's data; null for everybody else."
     )
-    zammad_user: ZammadUser | None = strawberry.field(
-        resolver=membership_zammad_user,
-        description=(
-            "The person's data in Zammad; null until they are associated. For the person and staff who may "
-            "see Zammad's data; null for everybody else."
-        ),
+    def zammad_user_id(self) -> int | None:
+        found = self._known_to_zammad_as()
+        return found.zammad_id if found else None
+
+    @attribute(
+        "The person's data in Zammad; null until they are associated. For the person and staff who may "
+        "see Zammad's data; null for everybody else."
     )
+    def zammad_user(self) -> ZammadUser | None:
+        return self._known_to_zammad_as()  # type: ignore[return-value]  # has the same attributes
+
+    def _known_to_zammad_as(self) -> zammad_models.ZammadUser | None:
+        if not self.context.access.sees_zammad_of(self.row):
+            return None
+        return getattr(self.row.user, "zammad_user", None)
 
 
 # --- Invites and events ----------------------------------------------------------------
 
 
-def invite_status(
-    root: strawberry.Parent[models.FamilyPlanInvite], info: Info
-) -> models.FamilyPlanInvite.Status:
-    return root.status(now=info.context.now)
-
-
-def invite_email(root: strawberry.Parent[models.FamilyPlanInvite]) -> str | None:
-    return root.email or None
-
-
-def invite_is_used(root: strawberry.Parent[models.FamilyPlanInvite]) -> bool:
-    return root.user_id is not None
-
-
-@strawberry_django.type(
-    models.FamilyPlanInvite,
+@strawberry.type(
     description=(
         "A seat held for whoever brings the token, until it is used or expires. Shown to the plan's owner "
         "and to staff who may read every plan. The token is not here: `CreatedInvite` answers it once."
     ),
 )
-class FamilyPlanInvite(relay.Node):
-    email: str | None = strawberry.field(
-        resolver=invite_email,
-        description=(
-            "The only address that may accept, in lower case; null: whoever has the link may. Also null once "
-            "it was erased, long after the invite ended."
-        ),
+class FamilyPlanInvite(Node):
+    row: strawberry.Private[models.FamilyPlanInvite]
+
+    @attribute(
+        "The only address that may accept, in lower case; null: whoever has the link may. Also null once "
+        "it was erased, long after the invite ended."
     )
-    status: InviteStatus = strawberry.field(  # type: ignore[valid-type]
-        resolver=invite_status, description="What the invite is at the moment of asking."
-    )
-    is_used: bool = strawberry.field(
-        resolver=invite_is_used,
-        description="Whether somebody holds a seat by it: false again once they are detached.",
-    )
-    expires_at: datetime.datetime = strawberry.field(
-        description="Until when it can be accepted; in the past for one that was revoked or freed."
-    )
-    created_at: datetime.datetime = strawberry.field(
-        description="When it was created; reissuing leaves that as it is."
-    )
-    created_by: User | None = strawberry.field(
-        description="Who created it; null once that account is erased."
-    )
-    user: User | None = strawberry.field(description="Who holds a seat by it; null while it is unused.")
-    mail_status: MailStatus = strawberry.field(  # type: ignore[valid-type]
-        description="What became of the mail with its link, when it was last created or reissued."
-    )
+    def email(self) -> str | None:
+        return self.row.email or None
+
+    @attribute("What the invite is at the moment of asking.")
+    def status(self) -> models.FamilyPlanInvite.Status:
+        return self.row.status(now=self.context.now)
+
+    @attribute("Whether somebody holds a seat by it: false again once they are detached.")
+    def is_used(self) -> bool:
+        return self.row.user_id is not None
+
+    @attribute("Until when it can be accepted; in the past for one that was revoked or freed.")
+    def expires_at(self) -> datetime.datetime:
+        return self.row.expires_at
+
+    @attribute("When it was created; reissuing leaves that as it is.")
+    def created_at(self) -> datetime.datetime:
+        return self.row.created_at
+
+    @attribute("Who created it; null once that account is erased.")
+    def created_by(self) -> User | None:
+        return User.of(self.row.created_by, self.context)
+
+    @attribute("Who holds a seat by it; null while it is unused.")
+    def user(self) -> User | None:
+        return User.of(self.row.user, self.context)
+
+    @attribute("What became of the mail with its link, when it was last created or reissued.")
+    def mail_status(self) -> models.FamilyPlanInvite.MailStatus:
+        return models.FamilyPlanInvite.MailStatus(self.row.mail_status)
 
 
-@strawberry_django.type(
-    models.PlanEvent, description="One line of a plan's history: written once, never changed."
-)
-class PlanEvent(relay.Node):
-    kind: EventKind = strawberry.field(description="What happened.")  # type: ignore[valid-type]
-    at: datetime.datetime = strawberry.field(description="When it happened.")
-    actor: User | None = strawberry.field(description="Who did it; null once that account is erased.")
-    subject: User | None = strawberry.field(
-        description="To whom it was done; null if to nobody, or once that account is erased."
-    )
-    invite: FamilyPlanInvite | None = strawberry.field(
-        description="The invite it was about; null if it was about none."
-    )
+@strawberry.type(description="One line of a plan's history: written once, never changed.")
+class PlanEvent(Node):
+    row: strawberry.Private[models.PlanEvent]
+
+    @attribute("What happened.")
+    def kind(self) -> models.PlanEvent.Kind:
+        return models.PlanEvent.Kind(self.row.kind)
+
+    @attribute("When it happened.")
+    def at(self) -> datetime.datetime:
+        return self.row.at
+
+    @attribute("Who did it; null once that account is erased.")
+    def actor(self) -> User | None:
+        return User.of(self.row.actor, self.context)
+
+    @attribute("To whom it was done; null if to nobody, or once that account is erased.")
+    def subject(self) -> User | None:
+        return User.of(self.row.subject, self.context)
+
+    @attribute("The invite it was about; null if it was about none.")
+    def invite(self) -> FamilyPlanInvite | None:
+        return FamilyPlanInvite.of(self.row.invite, self.context)
 
 
 @strawberry.type(description="What the holder of an invite's token may know before accepting.")
@@ -296,7 +292,7 @@ class InvitePreview:
         description="The display name of the plan's owner; empty once the plan is closed."
     )
     expires_at: datetime.datetime = strawberry.field(description="Until when the invite can be accepted.")
-    status: InviteStatus = strawberry.field(  # type: ignore[valid-type]
+    status: models.FamilyPlanInvite.Status = strawberry.field(
         description="What the invite is at the moment of asking."
     )
 
@@ -304,164 +300,120 @@ class InvitePreview:
 # --- Plans -----------------------------------------------------------------------------
 
 
-def memberships_of(plan: models.FamilyPlan) -> list[models.Membership]:
-    return fetch_for_peers(
-        plan,
-        "members_with_people",
-        "memberships",
-        lambda: models.Membership.objects.owner_first().select_related(*PEOPLE_OF_MEMBERSHIP),
-    )
-
-
-def plan_members(root: strawberry.Parent[models.FamilyPlan]) -> Any:
-    return memberships_of(root)
-
-
-def plan_owner(root: strawberry.Parent[models.FamilyPlan]) -> Any:
-    return next((member.user for member in memberships_of(root) if member.is_owner), None)
-
-
-def plan_user_limit(root: strawberry.Parent[models.FamilyPlan], info: Info) -> int:
-    return root.limit_in_force(info.context.plan_settings)
-
-
-def plan_seats_taken(root: strawberry.Parent[models.FamilyPlan], info: Info) -> int:
-    if "seats_taken_now" not in root.__dict__:
-        peers = peers_of(root)
-        plans = models.FamilyPlan.objects.filter(pk__in=[plan.pk for plan in peers])
-        rows = plans.with_seats(now=info.context.now).values_list(  # type: ignore[misc]  # annotated
-            "pk", "seats_taken_now"
-        )
-        taken: dict[int, int] = dict(rows)
-        for plan in peers:
-            plan.__dict__["seats_taken_now"] = taken.get(plan.pk, 0)
-    return cast("int", root.__dict__["seats_taken_now"])
-
-
-def plan_seats_available(root: strawberry.Parent[models.FamilyPlan], info: Info) -> int:
-    if root.closed_at:
-        return 0
-    return max(0, plan_user_limit(root, info) - plan_seats_taken(root, info))
-
-
-def plan_invites(
-    root: strawberry.Parent[models.FamilyPlan],
-    info: Info,
-    first: First = None,
-    after: After = None,
-    status: Annotated[
-        InviteStatus | None,  # type: ignore[valid-type]
-        strawberry.argument(description="Only invites that are this now; all of them if not given."),
-    ] = None,
-) -> relay.Connection[FamilyPlanInvite] | None:
-    if not info.context.access.sees_history_of(root):
-        return None
-    page = Page(first=first, after=after, newest_first=True)
-    invites = models.FamilyPlanInvite.objects.with_status(status, now=info.context.now)
-    rows = fetch_for_peers(
-        root,
-        f"invites_{status}_{page.size}_{page.after}",
-        "invites",
-        lambda: invites.select_related(*PEOPLE_OF_INVITE),
-        page,
-    )
-    return page.connection_of(rows)
-
-
-def plan_events(
-    root: strawberry.Parent[models.FamilyPlan], info: Info, first: First = None, after: After = None
-) -> relay.Connection[PlanEvent] | None:
-    if not info.context.access.sees_history_of(root):
-        return None
-    page = Page(first=first, after=after, newest_first=True)
-    rows = fetch_for_peers(
-        root,
-        f"events_{page.size}_{page.after}",
-        "events",
-        lambda: models.PlanEvent.objects.select_related(*PEOPLE_OF_EVENT),
-        page,
-    )
-    return page.connection_of(rows)
-
-
-@strawberry_django.type(
-    models.FamilyPlan,
+@strawberry.type(
     description=(
         "A plan that one owner shares with the people they invite. A seat is taken by every member, the "
         "owner included, and by every invite that is neither used nor expired."
     ),
 )
-class FamilyPlan(relay.Node):
-    name: str = strawberry.field(description="The plan's name: 1 to 80 characters on one line.")
-    user_limit: int = strawberry.field(
-        resolver=plan_user_limit,
-        description="How many people fit, including the owner: the limit in force, from 1 to 100.",
-    )
-    seats_taken: int = strawberry.field(
-        resolver=plan_seats_taken,
-        description="How many seats are taken: members, the owner among them, and open invites.",
-    )
-    seats_available: int = strawberry.field(
-        resolver=plan_seats_available,
-        description="How many seats are free now: 0 also for a closed plan, and when a limit was lowered.",
-    )
-    owner: User | None = strawberry.field(
-        resolver=plan_owner, description="Who shares the plan, the main subscriber; null once it is closed."
-    )
-    members: list[Membership] = strawberry.field(
-        resolver=plan_members, description="Everybody in the plan, the owner first; empty once it is closed."
-    )
-    invites: relay.Connection[FamilyPlanInvite] | None = strawberry.field(
-        resolver=plan_invites,
-        description="Its invites, newest first. For the owner and staff who may read every plan; else null.",
-    )
-    events: relay.Connection[PlanEvent] | None = strawberry.field(
-        resolver=plan_events,
-        description="Its history, newest first. For the owner and staff who may read every plan; else null.",
-    )
-    created_at: datetime.datetime = strawberry.field(description="When the plan was created.")
-    closed_at: datetime.datetime | None = strawberry.field(
-        description="When the plan was closed; null while it is open."
-    )
+class FamilyPlan(Node):
+    row: strawberry.Private[models.FamilyPlan]
 
+    @attribute("The plan's name: 1 to 80 characters on one line.")
+    def name(self) -> str:
+        return self.row.name
 
-def viewer_membership(info: Info) -> Any:
-    return info.context.access.membership
+    @attribute("How many people fit, including the owner: the limit in force, from 1 to 100.")
+    def user_limit(self) -> int:
+        return self._limit()
 
+    @attribute("How many seats are taken: members, the owner among them, and open invites.")
+    def seats_taken(self) -> int:
+        return self._seats_taken()
 
-def viewer_plan(info: Info) -> Any:
-    membership = info.context.access.membership
-    return membership.family_plan if membership else None
+    @attribute("How many seats are free now: 0 also for a closed plan, and when a limit was lowered.")
+    def seats_available(self) -> int:
+        if self.row.closed_at:
+            return 0
+        return max(0, self._limit() - self._seats_taken())
 
+    @attribute("Who shares the plan, the main subscriber; null once it is closed.")
+    def owner(self) -> User | None:
+        owners = (member.user for member in self._read.members[self.row.pk] if member.is_owner)
+        return User.of(next(owners, None), self.context)
 
-def viewer_id(root: strawberry.Parent[Person]) -> relay.GlobalID:
-    return relay.GlobalID("User", str(root.pk))
+    @attribute("Everybody in the plan, the owner first; empty once it is closed.")
+    def members(self) -> list[Membership]:
+        return [Membership(row=row, context=self.context) for row in self._read.members[self.row.pk]]
 
+    @strawberry.field(
+        description="Its invites, newest first. For the owner and staff who may read every plan; else null."
+    )
+    def invites(
+        self,
+        first: First = None,
+        after: After = None,
+        status: Annotated[
+            models.FamilyPlanInvite.Status | None,
+            strawberry.argument(description="Only invites that are this now; all of them if not given."),
+        ] = None,
+    ) -> Connection[FamilyPlanInvite] | None:
+        if not self.context.access.sees_history_of(self.row):
+            return None
+        page = Page(first=first, after=after)
+        rows = self._read.invites(self.row.pk, status=status, before=page.after, count=page.fetched)
+        return page.connection_of(rows, lambda row: FamilyPlanInvite(row=row, context=self.context))
 
-def viewer_creates_plan(info: Info) -> bool:
-    return info.context.access.creates_own_plan()
+    @strawberry.field(
+        description="Its history, newest first. For the owner and staff who may read every plan; else null."
+    )
+    def events(self, first: First = None, after: After = None) -> Connection[PlanEvent] | None:
+        if not self.context.access.sees_history_of(self.row):
+            return None
+        page = Page(first=first, after=after)
+        rows = self._read.events(self.row.pk, before=page.after, count=page.fetched)
+        return page.connection_of(rows, lambda row: PlanEvent(row=row, context=self.context))
+
+    @attribute("When the plan was created.")
+    def created_at(self) -> datetime.datetime:
+        return self.row.created_at
+
+    @attribute("When the plan was closed; null while it is open.")
+    def closed_at(self) -> datetime.datetime | None:
+        return self.row.closed_at
+
+    @property
+    def _read(self) -> PlansRead:
+        if self.row.pk not in self.context.plans_read:
+            self.context.read_together([self.row])
+        return self.context.plans_read[self.row.pk]
+
+    def _seats_taken(self) -> int:
+        return self._read.seats_taken.get(self.row.pk, 0)
+
+    def _limit(self) -> int:
+        return self.row.limit_in_force(self.context.plan_settings)
 
 
 @strawberry.type(description="The person who asks, with the seat and the plan they have.")
 class Viewer:
-    id: relay.GlobalID = strawberry.field(
-        resolver=viewer_id, description="The person's node id, the same as of their `User`."
+    person: strawberry.Private[Person]
+    context: strawberry.Private[Context]
+
+    @attribute("The person's node id, the same as of their `User`.")
+    def id(self) -> strawberry.ID:
+        return strawberry.ID(to_base64("User", self.person.pk))
+
+    @attribute("The address one signs in with.")
+    def email(self) -> str:
+        return self.person.email
+
+    @attribute("How others read the person: the full name, else the address up to the @.")
+    def display_name(self) -> str:
+        return display_name(self.person)
+
+    @attribute("The seat one has; null for who is in no plan.")
+    def membership(self) -> Membership | None:
+        return Membership.of(self.context.access.membership, self.context)
+
+    @attribute("The plan one is in; null for who is in none.")
+    def plan(self) -> FamilyPlan | None:
+        seat = self.context.access.membership
+        return FamilyPlan.of(seat.family_plan if seat else None, self.context)
+
+    @attribute(
+        "Whether `createPlan` would make a plan of one's own now: one is in no plan, and staff let "
+        "everybody create one or gave the right to this person."
     )
-    email: str = strawberry.field(description="The address one signs in with.")
-    display_name: str = strawberry.field(
-        resolver=user_display_name,
-        description="How others read the person: the full name, else the address up to the @.",
-    )
-    membership: Membership | None = strawberry.field(
-        resolver=viewer_membership, description="The seat one has; null for who is in no plan."
-    )
-    plan: FamilyPlan | None = strawberry.field(
-        resolver=viewer_plan, description="The plan one is in; null for who is in none."
-    )
-    can_create_plan: bool = strawberry.field(
-        resolver=viewer_creates_plan,
-        description=(
-            "Whether `createPlan` would make a plan of one's own now: one is in no plan, and staff let "
-            "everybody create one or gave the right to this person."
-        ),
-    )
+    def can_create_plan(self) -> bool:
+        return self.context.access.creates_own_plan()
