@@ -1,4 +1,4 @@
-"""How accounts are made and written to: by address, under a user name that nobody sees."""
+"""How accounts are made, looked up and written to: by address, under a user name that nobody sees."""
 
 import logging
 import uuid
@@ -8,13 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.auth_backends import AuthenticationBackend
+from allauth.headless.internal import sessionkit
+from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, AnonymousUser, Group, Permission, User
+from django.contrib.sessions.backends.base import SessionBase
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 
 from plans.outside import TooManyWaiting, outside_world
+from plans.prepared import Parameter, Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +54,39 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
             # Only its kind: the text of an error holds the address that was refused.
             logger.warning("A mail about an account failed: %s", type(error).__name__)
             raise MailUnavailable from None
+
+
+PERSON = Parameter("user", User._meta.pk)
+RIGHTS_OF_ONE = Prepared(
+    lambda: (
+        Permission.objects.filter(
+            Q(pk__in=User.user_permissions.through.objects.filter(user=PERSON).values("permission"))
+            | Q(pk__in=Group.permissions.through.objects.filter(group__user=PERSON).values("permission"))
+        )
+        .select_related("content_type")
+        .order_by()
+    )
+)
+
+
+class AccountBackend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no types
+    """Sign in by address as allauth does, and learn a person's rights in one query instead of two."""
+
+    def get_all_permissions(self, user_obj: AbstractUser | AnonymousUser, obj: Any = None) -> set[str]:
+        kept = vars(user_obj)  # Django keeps them there, too, as long as the request
+        if "_perm_cache" not in kept and obj is None and user_obj.is_active and not user_obj.is_superuser:
+            rights = RIGHTS_OF_ONE.fetch(user=user_obj.pk)
+            kept["_perm_cache"] = {f"{right.content_type.app_label}.{right.codename}" for right in rights}
+        found: set[str] = super().get_all_permissions(user_obj, obj)
+        return found
+
+
+class SessionTokens(SessionTokenStrategy):  # type: ignore[misc]
+    """Look a session up in one query: allauth's own way asks first whether there is one."""
+
+    def lookup_session(self, session_token: str) -> SessionBase | None:
+        session: SessionBase | None = sessionkit.lookup_session(session_token)
+        return session
 
 
 class MailUnavailableMiddleware:

@@ -159,7 +159,7 @@ if CACHES["default"]["BACKEND"].endswith("RedisCache"):
     CACHES["default"].setdefault("OPTIONS", {}).update(socket_connect_timeout=2, socket_timeout=2)
 
 # --- Accounts --------------------------------------------------------------------------
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["config.accounts.AccountBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -189,6 +189,7 @@ ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if HTTPS else "http"
 LOGIN_RATE_PER_IP = env.str("LOGIN_RATE_PER_IP", "300/m" if DEBUG else "30/m")
 ACCOUNT_RATE_LIMITS = {"login": f"{LOGIN_RATE_PER_IP}/ip"}
 HEADLESS_CLIENTS = ("app",)
+HEADLESS_TOKEN_STRATEGY = "config.accounts.SessionTokens"  # noqa: S105  # a name
 
 TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", 0)
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT

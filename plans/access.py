@@ -9,12 +9,19 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 
 from plans.models import FamilyPlan, Membership, may_read_all_plans
+from plans.prepared import Parameter, Prepared
 from plans.settings import PlanSettings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from plans.models import Viewer
+
+SEAT_OF_ONE = Prepared(
+    lambda: Membership.objects.select_related("family_plan").filter(
+        user=Parameter("user", Membership._meta.get_field("user"))
+    )
+)
 
 
 class Access:
@@ -28,7 +35,7 @@ class Access:
         """The viewer's seat, if they have one."""
         if not self.viewer.pk:
             return None
-        return Membership.objects.select_related("family_plan").filter(user_id=self.viewer.pk).first()
+        return next(iter(SEAT_OF_ONE.fetch(user=self.viewer.pk)), None)
 
     @cached_property
     def reads_all_plans(self) -> bool:

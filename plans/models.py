@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Viewer: TypeAlias = User | AnonymousUser
 
+# A moment in a filter; an expression stands for one that is given later.
+Moment: TypeAlias = datetime.datetime | models.Expression
 _Rows = TypeVar("_Rows", bound=models.QuerySet[Any])
 
 DAY = datetime.timedelta(days=1)
@@ -108,7 +110,7 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
         )
         return plans.filter(pk__in=owners.values("family_plan"))
 
-    def with_seats(self, *, now: datetime.datetime) -> FamilyPlanQuerySet:
+    def with_seats(self, *, now: Moment) -> FamilyPlanQuerySet:
         """Annotate `seats_taken_now`: members and open invites."""
 
         def count(rows: models.QuerySet[Any]) -> Coalesce:
@@ -218,7 +220,7 @@ def history_visible_to(rows: _Rows, viewer: Viewer) -> _Rows:
 
 
 class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
-    def open(self, *, now: datetime.datetime) -> FamilyPlanInviteQuerySet:
+    def open(self, *, now: Moment) -> FamilyPlanInviteQuerySet:
         """Narrow to the invites that hold a seat: unused and not expired."""
         return self.filter(user=None, expires_at__gt=now)
 
@@ -226,9 +228,7 @@ class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
         """Narrow to the invites that were over at a moment; used ones, too, by their expiry."""
         return self.filter(expires_at__lte=moment)
 
-    def with_status(
-        self, status: FamilyPlanInvite.Status | None, *, now: datetime.datetime
-    ) -> FamilyPlanInviteQuerySet:
+    def with_status(self, status: FamilyPlanInvite.Status | None, *, now: Moment) -> FamilyPlanInviteQuerySet:
         """Narrow to what the invites are at this moment; None is all of them."""
         match status:
             case FamilyPlanInvite.Status.OPEN:

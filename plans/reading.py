@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
-from django.db.models import F, QuerySet, Window
+from django.db.models import BigAutoField, DateTimeField, F, QuerySet, Window
 from django.db.models.functions import RowNumber
 
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
+from plans.models import FamilyPlan, FamilyPlanInvite, Membership, Moment, PlanEvent
+from plans.prepared import Parameter, Prepared
 
 Row = TypeVar("Row", Membership, FamilyPlanInvite, PlanEvent)
 
@@ -24,6 +25,43 @@ PEOPLE_OF_EVENT = (
     "invite__created_by__membership",
     "invite__user__membership",
 )
+
+MAX_KEY = 2**63 - 1
+PLAN = Parameter("plan", BigAutoField())
+BEFORE = Parameter("before", BigAutoField())
+NOW = Parameter("now", DateTimeField())
+
+
+def members() -> QuerySet[Membership]:
+    return Membership.objects.owner_first().select_related(*PEOPLE_OF_MEMBERSHIP)
+
+
+def seats(now: Moment) -> QuerySet[FamilyPlan]:
+    return FamilyPlan.objects.with_seats(now=now).only("pk")
+
+
+def invites(status: FamilyPlanInvite.Status | None, now: Moment) -> QuerySet[FamilyPlanInvite]:
+    found = FamilyPlanInvite.objects.with_status(status, now=now)
+    return found.select_related(*PEOPLE_OF_INVITE).order_by("-pk")
+
+
+def events() -> QuerySet[PlanEvent]:
+    return PlanEvent.objects.select_related(*PEOPLE_OF_EVENT).order_by("-pk")
+
+
+# One plan by itself, the most usual case, is read by statements that are compiled once.
+MEMBERS_OF_ONE = Prepared(lambda: members().filter(family_plan=PLAN))
+SEATS_OF_ONE = Prepared(lambda: seats(NOW).filter(pk=PLAN))
+
+
+@cache
+def invites_of_one(status: FamilyPlanInvite.Status | None, count: int) -> Prepared[FamilyPlanInvite]:
+    return Prepared(lambda: invites(status, NOW).filter(family_plan=PLAN, pk__lt=BEFORE)[:count])
+
+
+@cache
+def events_of_one(count: int) -> Prepared[PlanEvent]:
+    return Prepared(lambda: events().filter(family_plan=PLAN, pk__lt=BEFORE)[:count])
 
 
 class PlansRead:
@@ -40,13 +78,17 @@ class PlansRead:
     @cached_property
     def members(self) -> Mapping[int, list[Membership]]:
         """The members of each plan, its owner first, with the people and what Zammad knows of them."""
-        members = Membership.objects.filter(family_plan__in=self.plan_ids).owner_first()
-        return by_plan(members.select_related(*PEOPLE_OF_MEMBERSHIP))
+        if self._one:
+            return by_plan(MEMBERS_OF_ONE.fetch(plan=self._one))
+        return by_plan(members().filter(family_plan__in=self.plan_ids))
 
     @cached_property
     def seats_taken(self) -> Mapping[int, int]:
-        plans = FamilyPlan.objects.filter(pk__in=self.plan_ids).with_seats(now=self.now)
-        return dict(plans.values_list("pk", "seats_taken_now"))  # type: ignore[misc]  # annotated
+        if self._one:
+            plans = SEATS_OF_ONE.fetch(plan=self._one, now=self.now)
+        else:
+            plans = list(seats(now=self.now).filter(pk__in=self.plan_ids))
+        return {plan.pk: plan.seats_taken_now for plan in plans}  # type: ignore[attr-defined]  # annotated
 
     def invites(
         self, plan_id: int, *, status: FamilyPlanInvite.Status | None, before: int | None, count: int
@@ -54,26 +96,33 @@ class PlansRead:
         """List a plan's newest invites, or the newest before one of them."""
         key = ("invites", status, before, count)
         if key not in self._pages:
-            invites = FamilyPlanInvite.objects.with_status(status, now=self.now)
-            self._pages[key] = self._newest(invites.select_related(*PEOPLE_OF_INVITE), before, count)
+            self._pages[key] = by_plan(
+                invites_of_one(status, count).fetch(plan=self._one, now=self.now, before=before or MAX_KEY)
+                if self._one
+                else self._newest(invites(status, now=self.now), before=before, count=count)
+            )
         return self._pages[key][plan_id]
 
     def events(self, plan_id: int, *, before: int | None, count: int) -> list[PlanEvent]:
         """List a plan's newest events, or the newest before one of them."""
         key = ("events", before, count)
         if key not in self._pages:
-            self._pages[key] = self._newest(PlanEvent.objects.select_related(*PEOPLE_OF_EVENT), before, count)
+            self._pages[key] = by_plan(
+                events_of_one(count).fetch(plan=self._one, before=before or MAX_KEY)
+                if self._one
+                else self._newest(events(), before=before, count=count)
+            )
         return self._pages[key][plan_id]
 
-    def _newest(self, rows: QuerySet[Row], before: int | None, count: int) -> Mapping[int, list[Row]]:
-        rows = rows.filter(family_plan__in=self.plan_ids).order_by("-pk")
-        if before is not None:
-            rows = rows.filter(pk__lt=before)
-        if len(self.plan_ids) > 1:
-            # So many of each, and not of all of them.
-            place = Window(RowNumber(), partition_by=F("family_plan"), order_by="-pk")
-            return by_plan(rows.alias(place=place).filter(place__lte=count))
-        return by_plan(rows[:count])
+    @property
+    def _one(self) -> int | None:
+        return self.plan_ids[0] if len(self.plan_ids) == 1 else None
+
+    def _newest(self, rows: QuerySet[Row], *, before: int | None, count: int) -> QuerySet[Row]:
+        """Narrow rows to so many of each plan, not of all of them."""
+        place = Window(RowNumber(), partition_by=F("family_plan"), order_by="-pk")
+        of_plans = rows.filter(family_plan__in=self.plan_ids, pk__lt=before or MAX_KEY)
+        return of_plans.alias(place=place).filter(place__lte=count)
 
 
 def by_plan(rows: Iterable[Row]) -> Mapping[int, list[Row]]:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import time_machine
 from allauth.account.models import EmailAddress
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import Group, Permission, User
 from django.core import mail
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from plans.models import FamilyPlan, PlanEvent
@@ -248,6 +251,34 @@ def test_behind_a_proxy_the_limit_counts_each_clients_own_address(
 
 
 # --- Admin's door ---------------------------------------------------------------------------------
+
+
+def test_rights_are_those_that_django_knows_and_take_one_query(dana: User) -> None:
+    own, groups, others = Permission.objects.filter(content_type__app_label="plans")[:3]
+    dana.user_permissions.add(own)
+    team = Group.objects.create(name="Team")
+    team.permissions.add(own, groups)
+    dana.groups.add(team, Group.objects.get(name="Support"))
+    Group.objects.create(name="Another team").permissions.add(others)
+    usual = ModelBackend().get_all_permissions(User.objects.get(pk=dana.pk))
+    person = User.objects.get(pk=dana.pk)
+
+    with CaptureQueriesContext(connection) as captured:
+        assert person.get_all_permissions() == usual >= {f"plans.{own.codename}", f"plans.{groups.codename}"}
+        assert person.has_perm(f"plans.{own.codename}")
+        assert not person.has_perm("plans.fly")
+
+    assert len(captured) == 1
+
+
+@pytest.mark.parametrize("fields", [{"is_active": False}, {"is_superuser": True}, {}])
+def test_who_has_no_rights_or_all_of_them_is_as_django_says(dana: User, fields: dict[str, bool]) -> None:
+    User.objects.filter(pk=dana.pk).update(**fields)
+    person = User.objects.get(pk=dana.pk)
+
+    assert person.get_all_permissions() == ModelBackend().get_all_permissions(User.objects.get(pk=dana.pk))
+    assert person.has_perm("plans.view_familyplan") is fields.get("is_superuser", False)
+    assert not person.has_perm("plans.view_familyplan", obj=person) or person.is_superuser
 
 
 def test_admin_leads_to_the_one_sign_in_page_and_back(client: Client, staff: User) -> None:

@@ -11,7 +11,9 @@ from allauth.account.models import EmailAddress
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 from time_machine import TimeMachineFixture
@@ -75,6 +77,15 @@ def check_forged(response: Any) -> None:
 
 def test_a_session_token_from_the_sign_in_says_who_asks(alice: User) -> None:
     check_who(post(strict_client(), WHO, **{"X-Session-Token": token_of(alice)}), "alice@example.com")
+
+
+def test_a_session_token_takes_one_query_for_the_session_and_one_for_the_person(alice: User) -> None:
+    token = token_of(alice)
+
+    with CaptureQueriesContext(connection) as captured:
+        check_who(post(strict_client(), WHO, **{"X-Session-Token": token}), "alice@example.com")
+
+    assert ["django_session" in query["sql"] for query in captured] == [True, False]
 
 
 @pytest.mark.parametrize("token", ["", " ", "unknown", "x" * 32, "x" * 5000, "\xe9", "../x", "a\0b", "None"])
