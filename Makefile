@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNNING := $(VENV)/running.$(shell echo $$PPID)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint schema serve lock FORCE
+.PHONY: help run test lint schema messages serve lock FORCE
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile
@@ -31,6 +31,10 @@ lint: $(VENV)/installed-dev  ## check style, types and who imports whom
 
 schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql
 	$(BIN)/python manage.py export_schema graphql_api.schema:schema --path graphql_api/schema.graphql
+
+messages: $(VENV)/installed-base  ## gather what people read into the catalogues, and compile them; needs gettext
+	$(BIN)/python manage.py makemessages --locale de --no-location --no-obsolete --ignore=tests
+	$(BIN)/python manage.py compilemessages --ignore=$(VENV)
 
 serve: export DEBUG = false
 serve: $(VENV)/installed-base  ## start the production server, configured by the environment

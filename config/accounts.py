@@ -18,6 +18,7 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
 from plans.outside import TooManyWaiting, outside_world
 from plans.prepared import Parameter, Prepared
@@ -46,7 +47,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         links = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}
         ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
         # Whoever asks chooses the Host header, and allauth would put it into the mail.
-        site = SimpleNamespace(name="Family Plans", domain=settings.PUBLIC_URL)
+        site = SimpleNamespace(name=_("Family Plans"), domain=settings.PUBLIC_URL)
         try:
             with outside_world():
                 super().send_mail(template_prefix, email, {**context, **ours, "current_site": site})
@@ -103,7 +104,7 @@ class MailUnavailableMiddleware:
             return None
         status = HTTPStatus.SERVICE_UNAVAILABLE
         if request.path.startswith("/_allauth/"):
-            error = {"code": "mail_unavailable", "message": "The mail could not be sent. Try again soon."}
+            error = {"code": "mail_unavailable", "message": _("The mail could not be sent. Try again soon.")}
             response: HttpResponse = JsonResponse({"status": status, "errors": [error]}, status=status)
         else:
             response = render(request, "mail_unavailable.html", status=status)

@@ -11,6 +11,8 @@ from django.contrib.auth.forms import AdminUserCreationForm
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from config.accounts import opaque_username
 from plans.admin.dashboard import figures
@@ -44,7 +46,7 @@ admin.site.unregister(User)
 class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
     """Make an account for an address that nobody has yet. Its person verifies it by signing in."""
 
-    email = forms.EmailField()
+    email = forms.EmailField(label=_("Email"))
 
     class Meta:
         model = User
@@ -56,7 +58,7 @@ class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
             User.objects.filter(email__iexact=email).exists()
             or EmailAddress.objects.filter(email=email).exists()
         ):
-            raise forms.ValidationError("There is an account with this address already.")
+            raise forms.ValidationError(_("There is an account with this address already."))
         return email
 
     def save(self, commit: bool = True) -> User:
@@ -79,10 +81,10 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     fieldsets = (
         (None, {"fields": ("email", "password", "first_name", "last_name")}),
         (
-            "What this person may do",
+            _("What this person may do"),
             {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")},
         ),
-        ("Dates", {"fields": ("last_login", "date_joined")}),
+        (_("Dates"), {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
 
@@ -99,6 +101,6 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         response = super().user_change_password(request, id, form_url)
         if isinstance(response, TemplateResponse) and response.context_data is not None:
             user = response.context_data["original"]
-            response.context_data["title"] = f"Password of {user}"
+            response.context_data["title"] = gettext("Password of %(user)s") % {"user": user}
             user.get_username = user.__str__  # the page tells it to password managers
         return response

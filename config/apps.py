@@ -3,15 +3,16 @@
 from django.apps import AppConfig
 from django.conf import settings
 from django.contrib import admin
+from django.utils.translation import gettext_lazy as _
 
 from config import sentry
 
 
 class FamilyPlansConfig(AppConfig):
     name = "config"
-    verbose_name = "Family Plans"
+    verbose_name = _("Family Plans")
 
     def ready(self) -> None:
-        admin.site.site_header = admin.site.site_title = "Family Plans"
+        admin.site.site_header = admin.site.site_title = self.verbose_name
         if settings.SENTRY_DSN:
             sentry.start(settings.SENTRY_DSN)

@@ -6,8 +6,10 @@ import time
 import uuid
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import resolve
+from django.utils import translation
 from prometheus_client import Histogram
 from structlog.contextvars import bound_contextvars
 
@@ -39,7 +41,8 @@ class RequestMiddleware:
         started = time.perf_counter()
         given = request.headers.get("X-Request-ID", "")
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-        with bound_contextvars(request_id=request_id):
+        # Else whoever is answered before their language is known reads the one of the request before.
+        with bound_contextvars(request_id=request_id), translation.override(settings.LANGUAGE_CODE):
             response = self.get_response(request)
             seconds = time.perf_counter() - started
             view = request.resolver_match.view_name if request.resolver_match else ""

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
 from environs import Env, EnvValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -95,6 +96,7 @@ MIDDLEWARE = [
     "config.middleware.ProbeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -251,7 +253,9 @@ WHITENOISE_USE_FINDERS = DEBUG
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = True
-LANGUAGE_CODE = "en"
+# A request chooses among them by Accept-Language; LANGUAGE_CODE is for those that want neither.
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LANGUAGE_CODE = env.str("LANGUAGE_CODE", "en")
 
 # --- What operators see ----------------------------------------------------------------
 LOGGING = {
@@ -295,7 +299,7 @@ CONSTANCE_ADDITIONAL_FIELDS = {
 CONSTANCE_CONFIG = {
     "USER_LIMIT": (
         5,
-        (
+        _(
             "People in one plan, including the main subscriber (1 to 100). Plans with a limit of "
             "their own keep it. Lowering it removes nobody."
         ),
@@ -303,32 +307,32 @@ CONSTANCE_CONFIG = {
     ),
     "INVITES_ENABLED": (
         True,
-        "Whether invites can be created and reissued. Open invites can be accepted either way.",
+        _("Whether invites can be created and reissued. Open invites can be accepted either way."),
         bool,
     ),
     "INVITE_TTL_HOURS": (
         48,
-        "Hours until an invite expires (1 to 720). An invite keeps the expiry it was created with.",
+        _("Hours until an invite expires (1 to 720). An invite keeps the expiry it was created with."),
         "invite_ttl_hours",
     ),
     "INVITES_PER_DAY": (
         20,
-        "Invites that one plan may create and reissue within 24 hours (0 to 10000).",
+        _("Invites that one plan may create and reissue within 24 hours (0 to 10000)."),
         "invites_per_day",
     ),
     "INVITE_ACCEPTED_URL": (
         "/invites/accepted/",
-        "Where a person is sent after accepting: a path of ours or an http(s) URL.",
+        _("Where a person is sent after accepting: a path of ours or an http(s) URL."),
         "page",
     ),
     "SELF_SERVICE_PLANS": (
         False,
-        "Whether everybody may create a plan of their own. Off: staff with the right create plans.",
+        _("Whether everybody may create a plan of their own. Off: staff with the right create plans."),
         bool,
     ),
     "MEMBERSHIP_MAILS": (
         True,
-        (
+        _(
             "Whether the owner of a plan and the person concerned are mailed when somebody joins or "
             "leaves it. A transfer of the ownership is always mailed."
         ),
@@ -336,9 +340,9 @@ CONSTANCE_CONFIG = {
     ),
 }
 CONSTANCE_CONFIG_FIELDSETS = (
-    ("Seats", ("USER_LIMIT",)),
-    ("Invites", ("INVITES_ENABLED", "INVITE_TTL_HOURS", "INVITES_PER_DAY", "INVITE_ACCEPTED_URL")),
-    ("Plans", ("SELF_SERVICE_PLANS", "MEMBERSHIP_MAILS")),
+    (_("Seats"), ("USER_LIMIT",)),
+    (_("Invites"), ("INVITES_ENABLED", "INVITE_TTL_HOURS", "INVITES_PER_DAY", "INVITE_ACCEPTED_URL")),
+    (_("Plans"), ("SELF_SERVICE_PLANS", "MEMBERSHIP_MAILS")),
 )
 
 STRAWBERRY_DJANGO = {
@@ -360,6 +364,8 @@ if not re.fullmatch(r"\d+/\d*[smhd]", LOGIN_RATE_PER_IP):
     problems.append("Set LOGIN_RATE_PER_IP to a number and a time, such as 30/m.")
 if USES_SANDBOX and PORT == SANDBOX_PORT:
     problems.append("Set SANDBOX_PORT to another port than PORT.")
+if LANGUAGE_CODE not in dict(LANGUAGES):
+    problems.append(f"Set LANGUAGE_CODE to one of {', '.join(dict(LANGUAGES))}.")
 if METRICS_TOKEN and len(METRICS_TOKEN) < 16:
     problems.append("Set METRICS_TOKEN to at least 16 characters, or leave it empty: then nobody reads them.")
 if SENTRY_DSN and (not urlsplit(SENTRY_DSN).username or off_loopback_in_clear(SENTRY_DSN)):

@@ -7,6 +7,7 @@ from typing import Annotated, Generic, TypeVar
 
 import strawberry
 from django.db.models import Model, QuerySet
+from django.utils.translation import gettext as _
 from graphql import GraphQLError
 from strawberry import relay
 from strawberry.relay.utils import from_base64, to_base64
@@ -53,14 +54,15 @@ def invalid_input(message: str) -> GraphQLError:
 
 def page_size(argument: str, value: int) -> int:
     if not 0 <= value <= MAX_PAGE:
-        raise invalid_input(f"{argument} takes a number from 0 to {MAX_PAGE}.")
+        told = _("%(argument)s takes a number from 0 to %(limit)s.")
+        raise invalid_input(told % {"argument": argument, "limit": MAX_PAGE})
     return value
 
 
 def key_of_cursor(argument: str, cursor: str) -> int:
     key = pk_of(cursor, "cursor")
     if not key:
-        raise invalid_input(f"{argument} takes a cursor of this connection.")
+        raise invalid_input(_("%(argument)s takes a cursor of this connection.") % {"argument": argument})
     return key
 
 
@@ -81,7 +83,7 @@ class Page:
         before: str | None = None,
     ) -> None:
         if first is not None and last is not None:
-            raise invalid_input("Give first or last, not both.")
+            raise invalid_input(_("Give first or last, not both."))
         self.backwards = last is not None
         self.size = (
             page_size("last", last)

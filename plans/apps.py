@@ -1,8 +1,9 @@
 """Family plans as a Django application."""
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class PlansConfig(AppConfig):
     name = "plans"
-    verbose_name = "Plans"
+    verbose_name = _("Plans")

@@ -16,6 +16,8 @@ from django.db.models import Count, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 from zammad.addresses import spellings
 
@@ -77,11 +79,11 @@ def validate_plan_name(name: str) -> None:
     :raises ValidationError:
     """
     if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or char in BIDI_CONTROLS for char in name):
-        raise ValidationError("A plan's name is one line without control characters.")
+        raise ValidationError(_("A plan's name is one line without control characters."))
     if not any(unicodedata.category(char)[0] in "LNPS" and char not in BLANK_LETTERS for char in name):
-        raise ValidationError("A plan's name has something to read in it.")
+        raise ValidationError(_("A plan's name has something to read in it."))
     if "://" in name:
-        raise ValidationError("A plan's name contains no link.")
+        raise ValidationError(_("A plan's name contains no link."))
 
 
 class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
@@ -125,19 +127,22 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
 class FamilyPlan(models.Model):
     """A plan that one owner shares with the people they invite."""
 
-    name = models.CharField(max_length=MAX_NAME_LENGTH, validators=[validate_plan_name])
+    name = models.CharField(_("name"), max_length=MAX_NAME_LENGTH, validators=[validate_plan_name])
     user_limit = models.PositiveSmallIntegerField(
+        _("User limit"),  # as admin's history spells it
         null=True,
         blank=True,
         validators=[MinValueValidator(MIN_USER_LIMIT), MaxValueValidator(MAX_USER_LIMIT)],
-        help_text="People in this plan, including the owner. Empty: the setting USER_LIMIT.",
+        help_text=_("People in this plan, including the owner. Empty: the setting USER_LIMIT."),
     )
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    closed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    closed_at = models.DateTimeField(_("closed at"), null=True, blank=True, editable=False)
 
     objects = FamilyPlanQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("family plan")
+        verbose_name_plural = _("family plans")
         indexes: ClassVar = [
             models.Index(name="open_plans", fields=["id"], condition=Q(closed_at=None)),
         ]
@@ -183,17 +188,29 @@ class Membership(models.Model):
     """A person's seat in a plan."""
 
     class Role(models.TextChoices):
-        OWNER = "OWNER"
-        MEMBER = "MEMBER"
+        OWNER = "OWNER", _("Owner")
+        MEMBER = "MEMBER", _("Member")
 
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="membership")
-    family_plan = models.ForeignKey(FamilyPlan, on_delete=models.CASCADE, related_name="memberships")
-    role = models.CharField(max_length=6, choices=Role, default=Role.MEMBER)
-    joined_at = models.DateTimeField(default=timezone.now)
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        related_name="membership",
+        verbose_name=_("user"),
+    )
+    family_plan = models.ForeignKey(
+        FamilyPlan,
+        on_delete=models.CASCADE,
+        related_name="memberships",
+        verbose_name=_("family plan"),
+    )
+    role = models.CharField(_("role"), max_length=6, choices=Role, default=Role.MEMBER)
+    joined_at = models.DateTimeField(_("joined at"), default=timezone.now)
 
     objects = MembershipQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("membership")
+        verbose_name_plural = _("memberships")
         constraints: ClassVar = [
             models.UniqueConstraint(
                 name="one_owner_per_plan", fields=["family_plan"], condition=Q(role="OWNER")
@@ -202,7 +219,7 @@ class Membership(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{display_name(self.user)} ({self.role.lower()})"
+        return f"{display_name(self.user)} ({self.get_role_display()})"
 
     @property
     def is_owner(self) -> bool:
@@ -249,48 +266,64 @@ class FamilyPlanInvite(models.Model):
     """A seat held for whoever brings the token, until it is used or expires."""
 
     class Status(models.TextChoices):
-        OPEN = "OPEN"
-        USED = "USED"
-        EXPIRED = "EXPIRED"
+        OPEN = "OPEN", pgettext_lazy("invite", "Open")
+        USED = "USED", pgettext_lazy("invite", "Used")
+        EXPIRED = "EXPIRED", pgettext_lazy("invite", "Expired")
 
     class MailStatus(models.TextChoices):
-        NONE = "NONE"
-        SENT = "SENT"
-        SKIPPED = "SKIPPED"
-        FAILED = "FAILED"
+        NONE = "NONE", pgettext_lazy("mail", "None")
+        SENT = "SENT", pgettext_lazy("mail", "Sent")
+        SKIPPED = "SKIPPED", pgettext_lazy("mail", "Skipped")
+        FAILED = "FAILED", pgettext_lazy("mail", "Failed")
 
-    family_plan = models.ForeignKey(FamilyPlan, on_delete=models.CASCADE, related_name="invites")
+    family_plan = models.ForeignKey(
+        FamilyPlan,
+        on_delete=models.CASCADE,
+        related_name="invites",
+        verbose_name=_("family plan"),
+    )
     created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("created by"),
     )
     email = models.EmailField(
+        _("email"),
         blank=True,
         db_index=True,
-        help_text="The only address that may accept; empty: whoever has the link.",
+        help_text=_("The only address that may accept; empty: whoever has the link."),
     )
     # The database never learns the token: a copy of it opens no invite.
     token_digest = models.CharField(max_length=64, unique=True, editable=False)
-    zammad_token_name = models.CharField(max_length=250, unique=True, editable=False)
-    created_at = models.DateTimeField(default=timezone.now)
-    expires_at = models.DateTimeField()
+    zammad_token_name = models.CharField(_("Zammad token name"), max_length=250, unique=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    expires_at = models.DateTimeField(_("expires at"))
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
         on_delete=models.PROTECT,
         null=True,
         blank=True,
         related_name="family_plan_invite",
-        help_text="Who accepted.",
+        verbose_name=_("user"),
+        help_text=_("Who accepted."),
     )
     is_used = models.GeneratedField(
         expression=Q(user__isnull=False),  # type: ignore[arg-type]  # as Django documents it
         output_field=models.BooleanField(),
         db_persist=True,
     )
-    mail_status = models.CharField(max_length=7, choices=MailStatus, default=MailStatus.NONE)
+    mail_status = models.CharField(
+        _("mail status"), max_length=7, choices=MailStatus, default=MailStatus.NONE
+    )
 
     objects = FamilyPlanInviteQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("family plan invite")
+        verbose_name_plural = _("family plan invites")
         indexes: ClassVar = [
             models.Index(
                 name="open_invites_of_plan", fields=["family_plan", "expires_at"], condition=Q(user=None)
@@ -302,7 +335,7 @@ class FamilyPlanInvite(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"Invite {self.pk}"
+        return gettext("Invite %(id)s") % {"id": self.pk}
 
     def status(self, *, now: datetime.datetime) -> Status:
         """Tell what the invite is at this moment; used wins over expired."""
@@ -340,6 +373,8 @@ class InvitationMail(models.Model):
     objects = InvitationMailQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("invitation mail")
+        verbose_name_plural = _("invitation mails")
         constraints: ClassVar = [
             models.UniqueConstraint(name="invitation_mail_once", fields=["address_digest", "place"])
         ]
@@ -358,18 +393,18 @@ class PlanEvent(models.Model):
     """One line of a plan's history. Written once, never changed."""
 
     class Kind(models.TextChoices):
-        PLAN_CREATED = "PLAN_CREATED"
-        PLAN_CLOSED = "PLAN_CLOSED"
-        INVITE_CREATED = "INVITE_CREATED"
-        INVITE_REISSUED = "INVITE_REISSUED"
-        INVITE_REVOKED = "INVITE_REVOKED"
-        INVITE_ACCEPTED = "INVITE_ACCEPTED"
-        MEMBER_DETACHED = "MEMBER_DETACHED"
-        MEMBER_LEFT = "MEMBER_LEFT"
-        OWNERSHIP_TRANSFERRED = "OWNERSHIP_TRANSFERRED"
+        PLAN_CREATED = "PLAN_CREATED", _("Plan Created")
+        PLAN_CLOSED = "PLAN_CLOSED", _("Plan Closed")
+        INVITE_CREATED = "INVITE_CREATED", _("Invite Created")
+        INVITE_REISSUED = "INVITE_REISSUED", _("Invite Reissued")
+        INVITE_REVOKED = "INVITE_REVOKED", _("Invite Revoked")
+        INVITE_ACCEPTED = "INVITE_ACCEPTED", _("Invite Accepted")
+        MEMBER_DETACHED = "MEMBER_DETACHED", _("Member Detached")
+        MEMBER_LEFT = "MEMBER_LEFT", _("Member Left")
+        OWNERSHIP_TRANSFERRED = "OWNERSHIP_TRANSFERRED", _("Ownership Transferred")
 
     family_plan = models.ForeignKey(FamilyPlan, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=21, choices=Kind)
+    kind = models.CharField(_("kind"), max_length=21, choices=Kind)
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
     )
@@ -377,11 +412,13 @@ class PlanEvent(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
     )
     invite = models.ForeignKey(FamilyPlanInvite, on_delete=models.SET_NULL, null=True, related_name="events")
-    at = models.DateTimeField(default=timezone.now)
+    at = models.DateTimeField(_("at"), default=timezone.now)
 
     objects = PlanEventQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("plan event")
+        verbose_name_plural = _("plan events")
         indexes: ClassVar = [models.Index(name="events_of_plan_by_time", fields=["family_plan", "at"])]
 
     def __str__(self) -> str:

@@ -40,7 +40,7 @@ class Refusal(ValidationError):
     text: _StrPromise
 
     def __init__(self) -> None:
-        super().__init__(str(self.text), code=self.code)
+        super().__init__(self.text, code=self.code)
 
 
 class NotAuthenticated(PermissionDenied):

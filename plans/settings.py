@@ -11,6 +11,7 @@ from constance.utils import get_values_for_keys
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
+from django.utils.translation import gettext_lazy as _
 
 MAX_PAGE_LENGTH = 2000  # Django redirects to nothing beyond 2048
 validate_url = URLValidator(schemes=["http", "https"])
@@ -24,9 +25,9 @@ def validate_page(value: str) -> None:
     if not value.startswith("/"):
         validate_url(value)
     elif value.startswith("//") or "\\" in value or " " in value:
-        raise ValidationError("Enter a path that starts with one slash, or an http(s) URL.")
+        raise ValidationError(_("Enter a path that starts with one slash, or an http(s) URL."))
     if not value.isprintable() or len(value) > MAX_PAGE_LENGTH:
-        raise ValidationError("Enter a shorter address, without invisible characters.")
+        raise ValidationError(_("Enter a shorter address, without invisible characters."))
 
 
 class PageField(forms.CharField):

@@ -27,6 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if shutil.which("chromium") and shutil.which("chromedriver")
             else "chromium or chromedriver is missing"
         ),
+        "gettext": "" if shutil.which("xgettext") and shutil.which("msgmerge") else "gettext is missing",
         "node": "" if shutil.which("node") and shutil.which("npm") else "node or npm is missing",
     }
     for marker, reason in lacks.items():

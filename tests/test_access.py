@@ -172,8 +172,8 @@ def test_everything_has_a_name_in_admin(plan: FamilyPlan, alice: User, bob: User
 
     assert [str(plan), str(alice.membership), str(bob.membership), str(invite)] == [
         "The Archers",
-        "Alice Archer (owner)",
-        "Bob Baker (member)",
+        "Alice Archer (Owner)",
+        "Bob Baker (Member)",
         f"Invite {invite.pk}",
     ]
     assert str(PlanEvent(kind=PlanEvent.Kind.MEMBER_LEFT)) == "Member Left"

@@ -425,7 +425,7 @@ def test_a_person_who_holds_a_seat_is_not_deleted_and_admin_says_why(
 
     page = answer.content.decode()
     assert "would require deleting the following protected related objects" in page
-    assert "dana (owner)" in page
+    assert "dana (Owner)" in page
     seat.refresh_from_db()
     assert User.objects.filter(pk=dana.pk).exists()
 

@@ -122,7 +122,7 @@ def test_a_zammad_user_tells_the_person_the_plan_and_where_it_is_in_zammad(
     page = as_person(support).get(url(ZammadUser, "change", zammad_bob.pk))
 
     text = text_of(page)
-    assert "Person: Bob Baker (bob@example.com) Plan: The Archers (member)" in text
+    assert "Person: Bob Baker (bob@example.com) Plan: The Archers (Member)" in text
     assert "Zammad ID: 57 ( in Zammad )" in text
     assert "two addresses are equal, not that whoever writes a ticket is this person" in text
     links = links_of(page)
@@ -161,7 +161,7 @@ def test_an_id_of_zammad_opens_the_page_of_its_user(
     page = as_person(support).get(address, follow=True)
 
     assert page.redirect_chain[-1] == (url(ZammadUser, "change", zammad_bob.pk), 302)
-    assert "Person: Bob Baker (bob@example.com) Plan: The Archers (member)" in text_of(page)
+    assert "Person: Bob Baker (bob@example.com) Plan: The Archers (Member)" in text_of(page)
 
 
 @pytest.mark.parametrize("zammad_id", [1, 58, 2**31, 10**17])

@@ -218,7 +218,7 @@ def test_a_zammad_user_is_linked_to_a_person_and_unlinked(
     # then the page tells whose plan it is
     assert told(visitor) == [f"Linked to user {bob.pk}."]
     assert value_of(visitor, "Person:") == "Bob Baker (bob@example.com)"
-    assert value_of(visitor, "Plan:") == "The Archers (member)"
+    assert value_of(visitor, "Plan:") == "The Archers (Member)"
     assert ZammadUser.objects.get().user == bob
 
     # when they take it back, it stays so

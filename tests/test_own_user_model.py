@@ -76,6 +76,8 @@ print(FamilyPlan.objects.of_zammad_user(57).count())
 """
 
 SETTINGS = """
+from django.utils.translation import gettext_lazy as _
+
 SECRET_KEY = "for one test"
 PUBLIC_URL = "http://127.0.0.1:8000"
 INVITE_URL = ""
@@ -169,6 +171,6 @@ def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path:
     # then both people have their seats, and the migrations fit
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-2:] == [
-        "[('Alice (owner)', 'alice@company.example'), ('bob (member)', 'bob@company.example')]",
+        "[('Alice (Owner)', 'alice@company.example'), ('bob (Member)', 'bob@company.example')]",
         "0",
     ]

@@ -107,6 +107,7 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
         ("EMAIL_URL", "pigeon://weak:value@localhost", "Set EMAIL_URL"),
         ("LOGIN_RATE_PER_IP", "weak-value", "Set LOGIN_RATE_PER_IP"),
         ("METRICS_TOKEN", "weak-value", "Set METRICS_TOKEN"),
+        ("LANGUAGE_CODE", "weak-value", "Set LANGUAGE_CODE to one of en, de."),
         ("PORT", "99999", "Set PORT to a value of its kind"),
         ("WEB_THREADS", "-77", "Set WEB_THREADS"),
     ],

@@ -8,11 +8,13 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from zammad.models import WebhookDelivery
 
 COUNTED = 10_000
-NOT_AGAIN = (
+NOT_AGAIN = _(
     "Nothing here needs to be processed again, and nothing can be: bodies are not kept, and only the newest "
     "version of a user counts. The next delivery about a user brings it, and so does the command "
     "import_zammad_users. What was ignored says why."
@@ -47,7 +49,7 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     fields = (*list_display, "delivery_id", "attempts", "body_digest")
     readonly_fields = ("why", "zammad_id")
     search_fields: ClassVar = ["delivery_id", "zammad_user__zammad_id"]
-    search_help_text = "A delivery ID or a Zammad ID, in full."
+    search_help_text = _("A delivery ID or a Zammad ID, in full.")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[WebhookDelivery], search_term: str
@@ -80,11 +82,11 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         column = "zammad_user" if request.user.has_perm("zammad.view_zammaduser") else "zammad_id"
         return [column if name == "zammad_user" else name for name in names]
 
-    @admin.display
+    @admin.display(description=_("why"))
     def why(self, delivery: WebhookDelivery) -> str:
-        return delivery.detail or "-"
+        return gettext(delivery.detail) if delivery.detail else "-"
 
-    @admin.display(description="Zammad ID")
+    @admin.display(description=_("Zammad ID"))
     def zammad_id(self, delivery: WebhookDelivery) -> str:
         return str(delivery.zammad_user.zammad_id) if delivery.zammad_user else "-"
 

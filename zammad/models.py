@@ -9,6 +9,8 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connections, models
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from zammad.addresses import spellings
 from zammad.webhooks import MAX_ZAMMAD_ID, MIN_ZAMMAD_ID, TEXT_LENGTHS, UserData
@@ -90,38 +92,43 @@ class ZammadUser(models.Model):
     """A user of Zammad, as its newest payload described them, and the person that is here."""
 
     zammad_id = models.PositiveIntegerField(
-        "Zammad ID",
+        _("Zammad ID"),
         unique=True,
         validators=[MinValueValidator(MIN_ZAMMAD_ID), MaxValueValidator(MAX_ZAMMAD_ID)],
     )
-    email = models.CharField(max_length=TEXT_LENGTHS["email"], blank=True, db_index=True)
-    login = models.CharField(max_length=TEXT_LENGTHS["login"], blank=True)
-    firstname = models.CharField(max_length=TEXT_LENGTHS["firstname"], blank=True)
-    lastname = models.CharField(max_length=TEXT_LENGTHS["lastname"], blank=True)
-    phone = models.CharField(max_length=TEXT_LENGTHS["phone"], blank=True)
-    mobile = models.CharField(max_length=TEXT_LENGTHS["mobile"], blank=True)
-    organization = models.CharField(max_length=TEXT_LENGTHS["organization"], blank=True)
-    active = models.BooleanField(default=True)
-    vip = models.BooleanField("VIP", default=False)
-    updated_at = models.DateTimeField(help_text="When Zammad last changed this user.")
-    synced_at = models.DateTimeField(default=timezone.now, help_text="When we last took a newer version.")
+    email = models.CharField(_("email"), max_length=TEXT_LENGTHS["email"], blank=True, db_index=True)
+    login = models.CharField(_("login"), max_length=TEXT_LENGTHS["login"], blank=True)
+    firstname = models.CharField(_("firstname"), max_length=TEXT_LENGTHS["firstname"], blank=True)
+    lastname = models.CharField(_("lastname"), max_length=TEXT_LENGTHS["lastname"], blank=True)
+    phone = models.CharField(_("phone"), max_length=TEXT_LENGTHS["phone"], blank=True)
+    mobile = models.CharField(_("mobile"), max_length=TEXT_LENGTHS["mobile"], blank=True)
+    organization = models.CharField(_("organization"), max_length=TEXT_LENGTHS["organization"], blank=True)
+    active = models.BooleanField(_("active"), default=True)
+    vip = models.BooleanField(_("VIP"), default=False)
+    updated_at = models.DateTimeField(_("updated at"), help_text=_("When Zammad last changed this user."))
+    synced_at = models.DateTimeField(
+        _("synced at"), default=timezone.now, help_text=_("When we last took a newer version.")
+    )
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
         on_delete=models.SET_NULL,
         null=True,
         blank=True,
         related_name="zammad_user",
-        help_text="The account here that has the same address. Grants nothing.",
+        verbose_name=_("user"),
+        help_text=_("The account here that has the same address. Grants nothing."),
     )
     auto_link = models.BooleanField(
+        _("auto link"),
         default=True,
-        help_text="Whether an equal address links this user by itself. Off once staff unlinked them.",
+        help_text=_("Whether an equal address links this user by itself. Off once staff unlinked them."),
     )
 
     objects = ZammadUserQuerySet.as_manager()
 
     class Meta:
-        verbose_name = "Zammad user"
+        verbose_name = _("Zammad user")
+        verbose_name_plural = _("Zammad users")
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="zammad_user_id_in_range",
@@ -168,26 +175,34 @@ class WebhookDelivery(models.Model):
     """The receipt of one authentic delivery. The body itself is never kept."""
 
     class Outcome(models.TextChoices):
-        APPLIED = "APPLIED"
-        STALE = "STALE"
-        IGNORED = "IGNORED"
+        APPLIED = "APPLIED", _("Applied")
+        STALE = "STALE", _("Stale")
+        IGNORED = "IGNORED", _("Ignored")
 
     # Null when the header was missing or odd: each such delivery is a receipt of its own.
-    delivery_id = models.UUIDField("delivery ID", null=True, blank=True, unique=True)
-    trigger = models.CharField(max_length=250, blank=True)
-    body_digest = models.CharField(max_length=64, help_text="SHA-256 of the body, in hexadecimal.")
-    received_at = models.DateTimeField(default=timezone.now)
-    attempts = models.PositiveIntegerField(default=1)
-    outcome = models.CharField(max_length=7, choices=Outcome)
-    detail = models.CharField(max_length=200, blank=True)
+    delivery_id = models.UUIDField(_("delivery ID"), null=True, blank=True, unique=True)
+    trigger = models.CharField(_("trigger"), max_length=250, blank=True)
+    body_digest = models.CharField(
+        _("body digest"), max_length=64, help_text=_("SHA-256 of the body, in hexadecimal.")
+    )
+    received_at = models.DateTimeField(_("received at"), default=timezone.now)
+    attempts = models.PositiveIntegerField(_("attempts"), default=1)
+    outcome = models.CharField(_("outcome"), max_length=7, choices=Outcome)
+    detail = models.CharField(_("detail"), max_length=200, blank=True)
     zammad_user = models.ForeignKey(
-        ZammadUser, on_delete=models.SET_NULL, null=True, blank=True, related_name="deliveries"
+        ZammadUser,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="deliveries",
+        verbose_name=_("Zammad user"),
     )
 
     objects = WebhookDeliveryQuerySet.as_manager()
 
     class Meta:
-        verbose_name_plural = "webhook deliveries"
+        verbose_name = _("webhook delivery")
+        verbose_name_plural = _("webhook deliveries")
         indexes: ClassVar = [
             models.Index(name="delivery_received_at", fields=["received_at"]),
             models.Index(name="delivery_outcome_received_at", fields=["outcome", "received_at"]),
@@ -200,4 +215,5 @@ class WebhookDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.outcome} {self.delivery_id or 'without delivery ID'}"
+        named = self.delivery_id or gettext("without delivery ID")
+        return f"{self.outcome} {named}"

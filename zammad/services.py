@@ -11,6 +11,8 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, reset_queries, transaction
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from zammad.addresses import spellings
 from zammad.client import ZammadClient, ZammadError
@@ -26,7 +28,7 @@ class LinkNotPermitted(PermissionDenied):
     code = "PERMISSION_DENIED"
 
     def __init__(self) -> None:
-        super().__init__("Linking Zammad users needs the right to change them.")
+        super().__init__(_("Linking Zammad users needs the right to change them."))
 
 
 class LinkRefused(ValidationError):
@@ -35,17 +37,17 @@ class LinkRefused(ValidationError):
 
 class ZammadUserNotFound(LinkRefused):
     def __init__(self) -> None:
-        super().__init__("There is no such Zammad user.", code="ZAMMAD_USER_NOT_FOUND")
+        super().__init__(_("There is no such Zammad user."), code="ZAMMAD_USER_NOT_FOUND")
 
 
 class PersonNotFound(LinkRefused):
     def __init__(self) -> None:
-        super().__init__("There is no such active person.", code="USER_NOT_FOUND")
+        super().__init__(_("There is no such active person."), code="USER_NOT_FOUND")
 
 
 class AlreadyLinked(LinkRefused):
     def __init__(self) -> None:
-        super().__init__("The person or the Zammad user is linked already.", code="ALREADY_LINKED")
+        super().__init__(_("The person or the Zammad user is linked already."), code="ALREADY_LINKED")
 
 
 class UsersNotListed(ZammadError):
@@ -84,10 +86,14 @@ def apply_delivery(
         receipt.zammad_user = zammad_user
         if taken:
             receipt.outcome = WebhookDelivery.Outcome.APPLIED
-            receipt.detail = "linked" if linked else ""
+            receipt.detail = gettext_noop("linked") if linked else ""
         else:
             receipt.outcome = WebhookDelivery.Outcome.STALE
-            receipt.detail = "as new a version is stored" + (", now linked" if linked else "")
+            receipt.detail = (
+                gettext_noop("as new a version is stored, now linked")
+                if linked
+                else gettext_noop("as new a version is stored")
+            )
         return WebhookDelivery.objects.record(receipt)
 
 

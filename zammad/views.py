@@ -76,4 +76,6 @@ def webhook(request: HttpRequest) -> HttpResponse:
 def _line(status: int, text: str, *, outcome: str = "REFUSED") -> HttpResponse:
     DELIVERIES.labels(outcome).inc()
     logger.info("Delivery answered", extra={"outcome": outcome, "answer": text})
-    return HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
+    response = HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
+    response["Content-Language"] = "en"  # whatever was asked for
+    return response

@@ -37,6 +37,11 @@ class Unusable(Exception):
     """An authentic payload tells nothing that can be stored; the message never quotes it."""
 
 
+def _(reason: str) -> str:
+    """Mark a reason for the catalogues; it is stored in English, and translated where it is read."""
+    return reason
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserData:
     """A user as Zammad describes them, cut to what is stored."""
@@ -81,11 +86,11 @@ def parse_customer(body: bytes, *, now: datetime) -> UserData:
         payload: object = json.loads(body.decode("utf-8"))
     # ValueError: not JSON, not UTF-8, or an integer of thousands of digits.
     except (ValueError, RecursionError) as error:
-        raise Unusable("the body is not readable JSON") from error
+        raise Unusable(_("the body is not readable JSON")) from error
     ticket = payload.get("ticket") if isinstance(payload, dict) else None
     customer = ticket.get("customer") if isinstance(ticket, dict) else None
     if not isinstance(customer, dict):
-        raise Unusable("the body has no ticket with a customer")
+        raise Unusable(_("the body has no ticket with a customer"))
     return parse_user(customer, now=now)
 
 
@@ -98,7 +103,7 @@ def parse_user(record: object, *, now: datetime) -> UserData:
     :raises Unusable:
     """
     if not isinstance(record, dict):
-        raise Unusable("the user is not an object")
+        raise Unusable(_("the user is not an object"))
     return UserData(
         zammad_id=_zammad_id(record.get("id")),
         email=_email(record.get("email")),
@@ -117,9 +122,9 @@ def parse_user(record: object, *, now: datetime) -> UserData:
 def _zammad_id(value: object) -> int:
     # A bool is an int to Python.
     if type(value) is not int or not 1 <= value <= MAX_ZAMMAD_ID:
-        raise Unusable("the user has no usable id")
+        raise Unusable(_("the user has no usable id"))
     if value < MIN_ZAMMAD_ID:
-        raise Unusable("user 1 is Zammad's own")
+        raise Unusable(_("user 1 is Zammad's own"))
     return value
 
 
@@ -127,14 +132,14 @@ def _updated_at(value: object, *, now: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         if moment is None or moment.tzinfo is None:
-            raise Unusable("the user has no usable updated_at")
+            raise Unusable(_("the user has no usable updated_at"))
         moment = moment.astimezone(UTC)
     # OverflowError: an offset that leads out of the years 1 to 9999.
     except (ValueError, OverflowError) as error:
-        raise Unusable("the user has no usable updated_at") from error
+        raise Unusable(_("the user has no usable updated_at")) from error
     # Taken at its word, it would keep every honest version out until then.
     if moment > now + CLOCK_SKEW:
-        raise Unusable("updated_at is ahead of our clock")
+        raise Unusable(_("updated_at is ahead of our clock"))
     return moment
 
 

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, may_read_all_plans
 from zammad.admin import COUNTED, count_shallowly
@@ -27,7 +28,7 @@ class Figure:
     url: str = ""
 
     def __str__(self) -> str:
-        return f"{COUNTED} or more" if self.count == COUNTED else str(self.count)
+        return _("%(count)s or more") % {"count": COUNTED} if self.count == COUNTED else str(self.count)
 
 
 def figures(request: HttpRequest) -> dict[str, list[Figure]]:
@@ -35,16 +36,16 @@ def figures(request: HttpRequest) -> dict[str, list[Figure]]:
     now = timezone.now()
     shown = {}
     if may_read_all_plans(request.user):
-        shown["Now"] = list(_of_plans(now=now))
+        shown[_("Now")] = list(_of_plans(now=now))
     if admin.site.get_model_admin(WebhookDelivery).has_view_permission(request):
-        shown["Deliveries today"] = list(_of_deliveries(now=now))
+        shown[_("Deliveries today")] = list(_of_deliveries(now=now))
     return shown
 
 
 def _of_plans(*, now: datetime.datetime) -> Iterator[Figure]:
-    yield _figure("Plans", FamilyPlan.objects.filter(closed_at=None), state="open")
-    yield Figure(title="Members", count=count_shallowly(Membership.objects.all()))
-    yield _figure("Open invites", FamilyPlanInvite.objects.open(now=now), status="OPEN")
+    yield _figure(_("Plans"), FamilyPlan.objects.filter(closed_at=None), state="open")
+    yield Figure(title=_("Members"), count=count_shallowly(Membership.objects.all()))
+    yield _figure(_("Open invites"), FamilyPlanInvite.objects.open(now=now), status="OPEN")
 
 
 def _of_deliveries(*, now: datetime.datetime) -> Iterator[Figure]:
@@ -53,7 +54,9 @@ def _of_deliveries(*, now: datetime.datetime) -> Iterator[Figure]:
     span = {"received_at__gte": today, "received_at__lt": today + datetime.timedelta(days=1)}
     received = WebhookDelivery.objects.filter(**span)
     for outcome in WebhookDelivery.Outcome:
-        yield _figure(outcome.label, received.filter(outcome=outcome), outcome__exact=outcome.value, **span)
+        yield _figure(
+            str(outcome.label), received.filter(outcome=outcome), outcome__exact=outcome.value, **span
+        )
 
 
 def _figure(

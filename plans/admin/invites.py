@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from plans import services
 from plans.admin.journeys import CHANGE_PLAN, Journey, OfPlanAdmin, is_id
@@ -18,7 +19,8 @@ from plans.models import (
 
 
 class StatusFilter(admin.SimpleListFilter):
-    title = parameter_name = "status"
+    title = _("status")
+    parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
         return FamilyPlanInvite.Status.choices
@@ -34,7 +36,7 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
     list_display = ("id", "family_plan", "email", "status", "expires_at", "created_by", "mail_status")
     list_filter = (StatusFilter,)
     search_fields = ("email",)
-    search_help_text = "An invite's ID, or the start of its address."
+    search_help_text = _("An invite's ID, or the start of its address.")
     fields = (
         "family_plan",
         "email",
@@ -50,21 +52,23 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
     journeys = (
         Journey(
             name="reissue",
-            title="Reissue",
-            explanation="A new link replaces the old one, which is dead. It is shown once, on the next page.",
+            title=_("Reissue"),
+            explanation=_(
+                "A new link replaces the old one, which is dead. It is shown once, on the next page."
+            ),
             right=CHANGE_PLAN,
             offered=lambda invite: invite.user_id is None and invite.family_plan.closed_at is None,
             call=lambda actor, invite: services.reissue_invite(actor=actor, invite_id=invite.pk),
-            done="Reissued invite {obj.pk}.",
+            done=_("Reissued invite %(id)s."),
         ),
         Journey(
             name="revoke",
-            title="Revoke",
-            explanation="The link is dead and the seat is free again.",
+            title=_("Revoke"),
+            explanation=_("The link is dead and the seat is free again."),
             right=CHANGE_PLAN,
             offered=lambda invite: invite.status(now=timezone.now()) == FamilyPlanInvite.Status.OPEN,
             call=lambda actor, invite: services.revoke_invite(actor=actor, invite_id=invite.pk),
-            done="Revoked invite {obj.pk}.",
+            done=_("Revoked invite %(id)s."),
         ),
     )
 
@@ -74,6 +78,6 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[FamilyPlanInvite]:
         return rows.filter(pk=int(term)) if is_id(term) else rows.filter(email__startswith=term.lower())
 
-    @admin.display
+    @admin.display(description=_("status"))
     def status(self, invite: FamilyPlanInvite) -> str:
-        return invite.status(now=timezone.now()).label
+        return str(invite.status(now=timezone.now()).label)

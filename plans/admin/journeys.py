@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -21,11 +21,16 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import translation
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
 
 from plans.models import display_name, is_storable, may_read_all_plans
 from plans.services import IssuedInvite
 from zammad.admin import ShallowPaginator
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
 
 CHANGE_PLAN = "plans.change_familyplan"
 
@@ -34,17 +39,18 @@ CHANGE_PLAN = "plans.change_familyplan"
 class Journey:
     """One service that staff may call for a row: how it is offered, called and told.
 
-    `call` takes the actor, the row and the form's values by name; `done` is formatted with
-    the row as `obj` and the service's answer as `result`.
+    `call` takes the actor, the row and the form's values by name. `done` tells of the id that
+    `about` finds in the row and the service's answer.
     """
 
     name: str
-    title: str
-    explanation: str
+    title: _StrOrPromise
+    explanation: _StrOrPromise
     right: str
     offered: Callable[[Any], bool]
     call: Callable[..., object]
-    done: str
+    done: _StrOrPromise
+    about: Callable[[Any, Any], int] = lambda obj, _result: obj.pk
     form: type[forms.Form] = forms.Form
 
 
@@ -116,7 +122,7 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
         """Return the row whose page one comes back to, and whose history tells of the journey."""
         return obj
 
-    def links_of(self, request: HttpRequest, obj: models.Model) -> list[tuple[str, str]]:
+    def links_of(self, request: HttpRequest, obj: models.Model) -> list[tuple[str, _StrOrPromise]]:
         """List address and title of the journeys that this person may start for a row now."""
         prefix = f"admin:{self.opts.app_label}_{self.opts.model_name}_"
         return [
@@ -143,7 +149,9 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
             raise PermissionDenied
         obj = self.get_object(request, unquote(object_id))
         if obj is None:
-            self.message_user(request, f"There is no such {self.opts.verbose_name}.", messages.WARNING)
+            self.message_user(
+                request, _("There is no such %(kind)s.") % {"kind": self.opts.verbose_name}, messages.WARNING
+            )
             return redirect("admin:index")
         subject = self.subject_of(obj)
         back = page_of(subject)
@@ -159,12 +167,20 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
                 subject=subject,
                 back=back,
             )
-        told = journey.done.format(obj=obj, result=result)
-        self.log_change(request, subject, told)
+        about = journey.about(obj, result)
+        told = journey.done % {"id": about}
+        with translation.override(None):  # the history is for readers of every language
+            self.log_change(request, subject, [{"journey": {"done": str(journey.done), "id": about}}])
         if isinstance(result, IssuedInvite):
             # The link is on this answer and nowhere else: a message would be kept in the session.
             return self.page(
-                request, "issued", title="Invite link", told=told, issued=result, subject=subject, back=back
+                request,
+                "issued",
+                title=_("Invite link"),
+                told=told,
+                issued=result,
+                subject=subject,
+                back=back,
             )
         self.message_user(request, told, messages.SUCCESS)
         return redirect(back)

@@ -17,6 +17,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import format_lazy
+from django.utils.translation import gettext, pgettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 from plans import services
 from plans.admin.journeys import (
@@ -49,20 +52,20 @@ SHOWN = 100  # rows of each kind on a plan's page: as many as it can have member
 
 
 class PlanForm(forms.Form):
-    name = forms.CharField(widget=AdminTextInputWidget)
+    name = forms.CharField(label=_("Name"), widget=AdminTextInputWidget)
     owner_email = forms.CharField(
-        label="Owner's address",
+        label=_("Owner's address"),
         widget=AdminEmailInputWidget,
-        help_text="Of a person who has verified it here, and who is in no plan.",
+        help_text=_("Of a person who has verified it here, and who is in no plan."),
     )
 
 
 class InviteForm(forms.Form):
     email = forms.CharField(
-        label="Address",
+        label=_("Address"),
         required=False,
         widget=AdminEmailInputWidget,
-        help_text="The invite is mailed to it, and nobody else may accept. Empty: whoever has the link.",
+        help_text=_("The invite is mailed to it, and nobody else may accept. Empty: whoever has the link."),
     )
 
 
@@ -116,7 +119,7 @@ class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    @admin.display(description="what to do")
+    @admin.display(description=_("what to do"))
     def links(self, row: models.Model) -> SafeString:
         links = self.admin_site.get_model_admin(type(row)).links_of(self.request, row)  # type: ignore[attr-defined]
         return format_html_join(" | ", '<a href="{}">{}</a>', links)
@@ -124,7 +127,7 @@ class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
 
 class MembersInline(RowsInline):
     model = Membership
-    verbose_name_plural = "members"
+    verbose_name_plural = _("members")
     fields = ("person", "role", "joined_at", "joined_through", "zammad_id", "links")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -135,61 +138,61 @@ class MembersInline(RowsInline):
         members: MembershipQuerySet = super().get_queryset(request)  # type: ignore[assignment]
         return members.owner_first().select_related("user__family_plan_invite", "user__zammad_user")
 
-    @admin.display
+    @admin.display(description=_("person"))
     def person(self, membership: Membership) -> str:
         return described(membership.user)
 
-    @admin.display
+    @admin.display(description=_("joined through"))
     def joined_through(self, membership: Membership) -> str:
         return link_to(getattr(membership.user, "family_plan_invite", None))
 
-    @admin.display(description="Zammad ID")
+    @admin.display(description=_("Zammad ID"))
     def zammad_id(self, membership: Membership) -> str:
         zammad_user = getattr(membership.user, "zammad_user", None)
         if zammad_user is None:
             return "-"
         here = link_to(zammad_user, zammad_user.zammad_id)
-        return format_html('{} (<a href="{}">in Zammad</a>)', here, zammad_user.page)
+        return format_html('{} (<a href="{}">{}</a>)', here, zammad_user.page, gettext("in Zammad"))
 
 
 class InvitesInline(RowsInline):
     model = FamilyPlanInvite
-    verbose_name_plural = f"invites, the newest {SHOWN}"
+    verbose_name_plural = format_lazy(_("invites, the newest {count}"), count=SHOWN)
     fields = ("itself", "email", "status", "expires_at", "accepted_by", "mail_status", "links")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlanInvite]:
         return super().get_queryset(request).select_related("family_plan", "user")
 
-    @admin.display(description="invite")
+    @admin.display(description=_("invite"))
     def itself(self, invite: FamilyPlanInvite) -> str:
         return link_to(invite)
 
-    @admin.display
+    @admin.display(description=_("status"))
     def status(self, invite: FamilyPlanInvite) -> str:
-        return invite.status(now=timezone.now()).label
+        return str(invite.status(now=timezone.now()).label)
 
-    @admin.display
+    @admin.display(description=_("accepted by"))
     def accepted_by(self, invite: FamilyPlanInvite) -> str:
         return described(invite.user)
 
 
 class EventsInline(RowsInline):
     model = PlanEvent
-    verbose_name_plural = f"history, the newest {SHOWN}"
+    verbose_name_plural = format_lazy(_("history, the newest {count}"), count=SHOWN)
     fields = ("at", "kind", "by", "about", "through")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PlanEvent]:
         return super().get_queryset(request).select_related("actor", "subject", "invite")
 
-    @admin.display
+    @admin.display(description=_("by"))
     def by(self, event: PlanEvent) -> str:
         return described(event.actor)
 
-    @admin.display
+    @admin.display(description=_("about"))
     def about(self, event: PlanEvent) -> str:
         return described(event.subject)
 
-    @admin.display(description="invite")
+    @admin.display(description=_("invite"))
     def through(self, event: PlanEvent) -> str:
         return link_to(event.invite)
 
@@ -198,10 +201,11 @@ class EventsInline(RowsInline):
 
 
 class StateFilter(admin.SimpleListFilter):
-    title = parameter_name = "state"
+    title = _("state")
+    parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "Open"), ("closed", "Closed")]
+        return [("open", pgettext("plan", "Open")), ("closed", pgettext("plan", "Closed"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         match self.value():
@@ -220,34 +224,37 @@ class FamilyPlanAdmin(JourneyAdmin):
     list_display = ("name", "owner", "seats", "created_at", "closed_at")
     list_filter = (StateFilter,)
     search_fields = ("name",)
-    search_help_text = "The start of a name, a plan's ID, or the address of its owner in full."
+    search_help_text = _("The start of a name, a plan's ID, or the address of its owner in full.")
     fields = ("name", "user_limit", "owner", "seats", "created_at", "closed_at")
     readonly_fields = ("owner", "seats", "created_at", "closed_at")
     inlines = (MembersInline, InvitesInline, EventsInline)
     journeys = (
         Journey(
             name="invite",
-            title="Invite",
-            explanation="The invite holds a seat until it expires. Its link is shown once, on the next page.",
+            title=pgettext_lazy("button", "Invite"),
+            explanation=_(
+                "The invite holds a seat until it expires. Its link is shown once, on the next page."
+            ),
             right=CHANGE_PLAN,
             offered=lambda plan: plan.closed_at is None,
             form=InviteForm,
             call=lambda actor, plan, email: services.create_invite(
                 actor=actor, plan_id=plan.pk, email=email or None
             ),
-            done="Made invite {result.invite.pk}.",
+            about=lambda _plan, issued: issued.invite.pk,
+            done=_("Made invite %(id)s."),
         ),
         Journey(
             name="close",
-            title="Close plan",
-            explanation=(
+            title=_("Close plan"),
+            explanation=_(
                 "The owner's membership ends and open invites expire. The plan and its history stay to be "
                 "read here; it cannot be opened again."
             ),
             right=CHANGE_PLAN,
             offered=lambda plan: plan.closed_at is None,
             call=lambda actor, plan: services.close_plan(actor=actor, plan_id=plan.pk),
-            done="Closed the plan.",
+            done=_("Closed the plan."),
         ),
     )
 
@@ -285,26 +292,29 @@ class FamilyPlanAdmin(JourneyAdmin):
             return self.form_page(
                 request,
                 form,
-                title="Create a plan",
+                title=_("Create a plan"),
                 explanation="",
                 back=reverse("admin:plans_familyplan_changelist"),
             )
         self.log_addition(request, plan, [{"added": {}}])
-        self.message_user(request, f"Created {plan}.", messages.SUCCESS)
+        self.message_user(request, gettext("Created %(plan)s.") % {"plan": plan}, messages.SUCCESS)
         return redirect(page_of(plan))
 
     def save_model(self, request: HttpRequest, obj: FamilyPlan, form: Any, change: bool) -> None:
         # Only what was edited: a plan that is closed at this moment stays closed.
         obj.save(update_fields=form.changed_data)
 
-    @admin.display
+    @admin.display(description=_("owner"))
     def owner(self, plan: FamilyPlan) -> str:
         owners: list[Membership] = plan.owners  # type: ignore[attr-defined]
         return described(owners[0].user if owners else None)
 
-    @admin.display(description="seats taken")
+    @admin.display(description=_("seats taken"))
     def seats(self, plan: FamilyPlan) -> str:
-        return f"{plan.seats_taken_now} of {plan.limit_now}"  # type: ignore[attr-defined]
+        return gettext("%(taken)s of %(limit)s") % {
+            "taken": plan.seats_taken_now,  # type: ignore[attr-defined]
+            "limit": plan.limit_now,  # type: ignore[attr-defined]
+        }
 
 
 @admin.register(Membership)
@@ -316,23 +326,27 @@ class MembershipAdmin(OfPlanAdmin):
     journeys = (
         Journey(
             name="detach",
-            title="Detach",
-            explanation="The seat is free again. The invite this person came by expires and can be reissued.",
+            title=_("Detach"),
+            explanation=_(
+                "The seat is free again. The invite this person came by expires and can be reissued."
+            ),
             right=CHANGE_PLAN,
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.detach_member(actor=actor, membership_id=membership.pk),
-            done="Detached user {obj.user_id}.",
+            about=lambda membership, _result: membership.user_id,
+            done=_("Detached user %(id)s."),
         ),
         Journey(
             name="transfer",
-            title="Make owner",
-            explanation="This person becomes the plan's owner; the owner of now becomes a member.",
+            title=_("Make owner"),
+            explanation=_("This person becomes the plan's owner; the owner of now becomes a member."),
             right=CHANGE_PLAN,
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.transfer_ownership(
                 actor=actor, membership_id=membership.pk
             ),
-            done="Made user {obj.user_id} the owner.",
+            about=lambda membership, _result: membership.user_id,
+            done=_("Made user %(id)s the owner."),
         ),
     )
 

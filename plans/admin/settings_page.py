@@ -14,6 +14,8 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.text import capfirst
+from django.utils.translation import gettext_lazy as _
 
 
 class SettingsForm(ConstanceForm):  # type: ignore[misc]  # constance has no types
@@ -29,7 +31,7 @@ class FamilyPlanSettings:
 
     class Meta(Config.Meta):  # type: ignore[misc]
         app_label = "plans"
-        verbose_name = verbose_name_plural = "family plan settings"
+        verbose_name = verbose_name_plural = _("family plan settings")
 
     _meta = Meta()
 
@@ -62,7 +64,7 @@ class SettingsAdmin(ConstanceAdmin):  # type: ignore[misc]
         with transaction.atomic():
             response: HttpResponse = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse):
-            title = str(self.model._meta.verbose_name).capitalize()
+            title = capfirst(self.model._meta.verbose_name)
             response.context_data = {
                 **(response.context_data or {}),
                 "title": title,

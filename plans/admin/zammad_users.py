@@ -14,6 +14,8 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.html import format_html
+from django.utils.translation import gettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to, page_of
 from plans.models import may_read_all_plans
@@ -21,7 +23,7 @@ from zammad.models import ZammadUser
 from zammad.services import link_by_hand, unlink
 
 LINK = "zammad.change_zammaduser"
-WHAT_A_LINK_MEANS = (
+WHAT_A_LINK_MEANS = _(
     "A link means that two addresses are equal, not that whoever writes a ticket is this person: "
     "anybody can write a mail with a forged sender. It grants nothing."
 )
@@ -43,10 +45,10 @@ IN_ZAMMAD = (
 
 class LinkForm(forms.Form):
     user = forms.ModelChoiceField(
-        label="Person",
+        label=_("Person"),
         queryset=get_user_model()._default_manager.all(),
         widget=AutocompleteSelect(ZammadUser._meta.get_field("user"), admin.site),
-        help_text="Finding people here needs the right to view users.",
+        help_text=_("Finding people here needs the right to view users."),
     )
 
 
@@ -56,29 +58,31 @@ class ZammadUserAdmin(JourneyAdmin):
 
     list_display = ("zammad_id", "name", "email", "active", "user", "plan", "auto_link")
     search_fields = ("email",)
-    search_help_text = "A Zammad ID, or the start of an address, a first or a last name."
+    search_help_text = _("A Zammad ID, or the start of an address, a first or a last name.")
     readonly_fields = ("person", "account", "plan", "known_as")
     journeys = (
         Journey(
             name="link",
-            title="Link",
-            explanation="A link says who this is. It grants nothing.",
+            title=pgettext_lazy("button", "Link"),
+            explanation=_("A link says who this is. It grants nothing."),
             right=LINK,
             offered=lambda zammad_user: zammad_user.user_id is None,
             form=LinkForm,
             call=lambda actor, zammad_user, user: link_by_hand(
                 actor=actor, zammad_user_id=zammad_user.pk, user_id=user.pk
             ),
-            done="Linked to user {result.user_id}.",
+            about=lambda _zammad_user, linked: linked.user_id,
+            done=_("Linked to user %(id)s."),
         ),
         Journey(
             name="unlink",
-            title="Unlink",
-            explanation="An equal address will not link this Zammad user again; only a link by hand will.",
+            title=_("Unlink"),
+            explanation=_("An equal address will not link this Zammad user again; only a link by hand will."),
             right=LINK,
             offered=lambda zammad_user: zammad_user.user_id is not None,
             call=lambda actor, zammad_user: unlink(actor=actor, zammad_user_id=zammad_user.pk),
-            done="Unlinked from user {obj.user_id}.",
+            about=lambda zammad_user, _result: zammad_user.user_id,
+            done=_("Unlinked from user %(id)s."),
         ),
     )
 
@@ -96,8 +100,8 @@ class ZammadUserAdmin(JourneyAdmin):
         if not may_read_all_plans(request.user):
             here.remove("plan")
         return [
-            ("Here", {"fields": here, "description": WHAT_A_LINK_MEANS}),
-            ("In Zammad", {"fields": IN_ZAMMAD}),
+            (_("Here"), {"fields": here, "description": WHAT_A_LINK_MEANS}),
+            (_("In Zammad"), {"fields": IN_ZAMMAD}),
         ]
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[ZammadUser]:
@@ -108,28 +112,30 @@ class ZammadUserAdmin(JourneyAdmin):
             return rows.filter(email)
         return rows.filter(email | Q(firstname__istartswith=term) | Q(lastname__istartswith=term))
 
-    @admin.display
+    @admin.display(description=_("name"))
     def name(self, zammad_user: ZammadUser) -> str:
         return f"{zammad_user.firstname} {zammad_user.lastname}".strip()
 
-    @admin.display
+    @admin.display(description=_("plan"))
     def plan(self, zammad_user: ZammadUser) -> str:
         membership = getattr(zammad_user.user, "membership", None)
         if membership is None:
             return "-"
-        return format_html("{} ({})", link_to(membership.family_plan), membership.role.lower())
+        return format_html("{} ({})", link_to(membership.family_plan), membership.get_role_display())
 
-    @admin.display
+    @admin.display(description=_("person"))
     def person(self, zammad_user: ZammadUser) -> str:
         return described(zammad_user.user)
 
-    @admin.display(description="person")
+    @admin.display(description=_("person"))
     def account(self, zammad_user: ZammadUser) -> str:
         return link_to(zammad_user.user, described(zammad_user.user))
 
-    @admin.display(description="Zammad ID")
+    @admin.display(description=_("Zammad ID"))
     def known_as(self, zammad_user: ZammadUser) -> str:
-        return format_html('{} (<a href="{}">in Zammad</a>)', str(zammad_user.zammad_id), zammad_user.page)
+        return format_html(
+            '{} (<a href="{}">{}</a>)', str(zammad_user.zammad_id), zammad_user.page, gettext("in Zammad")
+        )
 
     def by_zammad_id(self, request: HttpRequest, zammad_id: str) -> HttpResponse:
         """Lead to the page of the user who has this ID in Zammad, or say that none is known.
@@ -144,7 +150,7 @@ class ZammadUserAdmin(JourneyAdmin):
             known = ZammadUser.objects.filter(zammad_id=asked_for.zammad_id).first()
             if known:
                 return redirect(page_of(known))
-        page = self.page(request, "unknown_zammad_user", title="Unknown Zammad user", asked_for=asked_for)
+        page = self.page(request, "unknown_zammad_user", title=_("Unknown Zammad user"), asked_for=asked_for)
         page.status_code = HTTPStatus.NOT_FOUND
         return page
 
