@@ -253,9 +253,11 @@ WHITENOISE_USE_FINDERS = DEBUG
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = True
-# A request chooses among them by Accept-Language; LANGUAGE_CODE is for those that want neither.
+# A request chooses among them by Accept-Language; LANGUAGE_CODE is for those that want none of them.
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 LANGUAGE_CODE = env.str("LANGUAGE_CODE", "en")
+# What wins over the words of others: allauth's German says du, and ours Sie.
+LOCALE_PATHS = [BASE_DIR / "config" / "allauth_locale"]
 
 # --- What operators see ----------------------------------------------------------------
 LOGGING = {

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import allauth
 import polib
 import pytest
 from django.conf import settings as project
@@ -37,6 +38,8 @@ from zammad.sandbox import Sandbox
 BASE_DIR = Path(__file__).resolve().parent.parent
 ROOMS = ("config", "graphql_api", "plans", "zammad")
 CATALOGUES = sorted(BASE_DIR.glob("[a-z]*/locale/*/LC_MESSAGES/django.po"))
+OF_ALLAUTH = BASE_DIR / "config/allauth_locale/de/LC_MESSAGES/django.po"  # what we say in its place
+ALL_CATALOGUES = [*CATALOGUES, OF_ALLAUTH]
 TEMPLATES = sorted(path for room in ROOMS for path in (BASE_DIR / room).rglob("templates/**/*.*"))
 NOON = datetime(2026, 8, 3, 12, tzinfo=UTC)
 GERMAN = {"accept-language": "de"}
@@ -198,7 +201,10 @@ def test_the_page_says_in_german_why_an_invite_cannot_be_accepted(plan: FamilyPl
     ("address", "words"),
     [
         ("/", ["<h1>Familienpläne</h1>", "Teilen Sie einen Plan", "Registrieren</a>"]),
-        ("/accounts/login/", ["<title>", "Anmeld", " - Familienpläne</title>", "Passwort"]),
+        (
+            "/accounts/login/",
+            ["Anmelden\n", " - Familienpläne</title>", "Passwort", "registrieren</a> Sie sich"],
+        ),
         ("/nowhere/", ["Unter dieser Adresse gibt es keine Seite.", "Startseite</a>"]),
     ],
 )
@@ -421,7 +427,7 @@ def test_each_room_has_a_catalogue_in_each_language() -> None:
     ]
 
 
-@pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda path: path.parts[-5])
+@pytest.mark.parametrize("catalogue", ALL_CATALOGUES, ids=lambda path: "/".join(path.parts[-5:-2]))
 def test_every_message_is_translated_with_what_it_has_to_fill_in(catalogue: Path) -> None:
     entries = messages_of(catalogue)
     forms = int(re.findall(r"nplurals=(\d)", polib.pofile(str(catalogue)).metadata["Plural-Forms"])[0])
@@ -448,7 +454,7 @@ def test_rooms_that_say_the_same_say_it_in_the_same_words() -> None:
     assert [key for key, words in said.items() if len(words) > 1] == []
 
 
-@pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda path: path.parts[-5])
+@pytest.mark.parametrize("catalogue", ALL_CATALOGUES, ids=lambda path: "/".join(path.parts[-5:-2]))
 def test_what_is_compiled_is_what_was_translated(catalogue: Path) -> None:
     compiled = polib.mofile(str(catalogue.with_suffix(".mo")))
 
@@ -456,6 +462,22 @@ def test_what_is_compiled_is_what_was_translated(catalogue: Path) -> None:
         key_of(entry): translations_of(entry) for entry in messages_of(catalogue)
     }
     assert compiled.metadata["Plural-Forms"] == polib.pofile(str(catalogue)).metadata["Plural-Forms"]
+
+
+def test_the_pages_of_accounts_are_as_polite_as_ours() -> None:
+    catalogue = Path(allauth.__file__).parent / "locale/de/LC_MESSAGES/django.po"
+    theirs = messages_of(catalogue)
+    places = ("account/", "headless/", "templates/account/", "templates/allauth/")
+    shown = [entry.msgid for entry in theirs if any(at.startswith(places) for at, _ in entry.occurrences)]
+    familiar = re.compile(r"\b(du|dich|dir|dein\w*|bist|hast|gib|klick|folge|rufe)\b", re.IGNORECASE)
+
+    with translation.override("de"):
+        told = [translation.gettext(message) for message in shown]
+
+    assert len(told) > 100
+    assert [text for text in told if familiar.search(text)] == []
+    # and nothing is said in place of what allauth does not say
+    assert {entry.msgid for entry in messages_of(OF_ALLAUTH)} <= {entry.msgid for entry in theirs}
 
 
 @pytest.mark.gettext
