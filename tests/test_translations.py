@@ -23,6 +23,7 @@ from django.contrib.admin.utils import label_for_field
 from django.contrib.auth.models import User
 from django.core import mail
 from django.core.mail import EmailMultiAlternatives
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import translation
 from pytest_django import Settings
@@ -398,6 +399,13 @@ def test_probes_speak_no_language(client: Client, db: None, probe: str) -> None:
     assert response.content in {b"ok\n", b"ready\n"}
     assert not response.has_header("Content-Language")
     assert not response.has_header("Vary")
+
+
+def test_a_command_speaks_english(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD_OF_THE_TEST", "12345")
+
+    with translation.override("de"), pytest.raises(CommandError, match="This password is too short"):
+        call_command("create_admin", email="dave@example.com", password_from_env="PASSWORD_OF_THE_TEST")
 
 
 # --- The catalogues -------------------------------------------------------------------------------

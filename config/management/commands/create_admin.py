@@ -9,7 +9,7 @@ from allauth.account.models import EmailAddress
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 from django.core.validators import validate_email
 from django.db import transaction
 
@@ -30,6 +30,7 @@ class Command(BaseCommand):
             help="the environment variable that holds the password; without it, you are asked",
         )
 
+    @no_translations
     def handle(self, *, email: str, password_from_env: str | None, **_options: Any) -> None:
         email = email.strip().lower()
         try:
