@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, cast
 
 import strawberry
 from django.contrib.auth import get_user_model
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 from strawberry.relay.utils import to_base64
 from strawberry.types import Info as StrawberryInfo
 from strawberry.types.field import StrawberryField
@@ -54,7 +55,8 @@ class Context:
 
     @cached_property
     def plan_settings(self) -> PlanSettings:
-        return PlanSettings.current()
+        # Read when first asked for: a plan with a limit of its own needs none of them.
+        return cast("PlanSettings", SimpleLazyObject(PlanSettings.current))
 
     @cached_property
     def plans_read(self) -> dict[int, PlansRead]:
