@@ -29,8 +29,9 @@ lint: $(VENV)/installed-dev  ## check style, types and who imports whom
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -ll -ii -r config graphql_api plans zammad
 
-schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql
+schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql, and the codes in docs/api.md
 	$(BIN)/python manage.py export_schema graphql_api.schema:schema --path graphql_api/schema.graphql
+	$(BIN)/python manage.py write_codes
 
 messages: $(VENV)/installed-base  ## gather what people read into the catalogues, and compile them; needs gettext
 	$(BIN)/python manage.py makemessages --locale de --no-location --no-obsolete --ignore=tests
