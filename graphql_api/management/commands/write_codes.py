@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 
 from graphql_api.refusals import codes_as_table
 
-BEGIN, END = "<!-- codes: make schema writes them -->\n", "\n<!-- end of codes -->"
+BEGIN, END = "<!-- codes: make schema writes them -->", "<!-- end of codes -->"
 
 
 class Command(BaseCommand):
@@ -17,6 +17,6 @@ class Command(BaseCommand):
 
     def handle(self, **_options: Any) -> None:
         page = settings.BASE_DIR / "docs" / "api.md"
-        before, _, rest = page.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}{codes_as_table()}{END}{after}")
+        text = page.read_text()
+        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+        page.write_text(f"{text[:begin]}\n{codes_as_table()}\n{text[end:]}")
