@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client
+
+from graphql_api.schema import schema
 
 URL = "/graphql/"
 JSON = "application/json"
@@ -43,12 +46,27 @@ def ask(viewer: User | None, query: str, **variables: object) -> Any:
     return found
 
 
+def codes_by_mutation() -> dict[str, list[str]]:
+    """List the codes that the description of each mutation names."""
+    assert schema._schema.mutation_type
+    return {
+        name: re.findall(r"`([A-Z_]+)`", (field.description or "").split("**Refused with:**")[1])
+        for name, field in schema._schema.mutation_type.fields.items()
+    }
+
+
 def refusal_of(viewer: User | None, query: str, **variables: object) -> dict[str, Any]:
-    """Run a mutation that is refused, and return the one message of its OperationInfo."""
-    info = ask(viewer, query, **variables)
+    """Run a mutation that is refused, and return the one message of its OperationInfo.
+
+    Its code is among those that the mutation's description names.
+    """
+    body = answer(viewer, query, **variables)
+    assert "errors" not in body, body["errors"]
+    [(mutation, info)] = body["data"].items()
     assert info.pop("__typename") == "OperationInfo", info
     [message] = info.pop("messages")
     assert info == {}
+    assert message["code"] in codes_by_mutation()[mutation]
     return dict(message)
 
 

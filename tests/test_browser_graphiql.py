@@ -19,6 +19,7 @@ from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver.common.by import By
 
 from plans.models import FamilyPlan
+from tests.api import codes_by_mutation
 from tests.browser import LOOPBACK_ONLY, Visitor, visit
 from tests.factories import PASSWORD, UserFactory
 
@@ -195,6 +196,22 @@ def test_the_documentation_describes_types_fields_and_arguments(
     visitor.driver.find_element(By.LINK_TEXT, "FamilyPlan").click()
     visitor.until_reads("A plan that one owner shares with the people they invite. A seat is taken")
     visitor.until_reads("How many people fit, including the owner: the limit in force, from 1 to 100.")
+
+
+def test_the_documentation_of_a_mutation_tells_its_codes_and_of_repetition(
+    visitor: Visitor, live_server: LiveServer, graphiql: str, staff: User
+) -> None:
+    visitor.sign_in(live_server.url, staff)
+    visitor.open(graphiql)
+
+    open_documentation(visitor)
+    visitor.driver.find_element(By.LINK_TEXT, "Mutation").click()
+    visitor.until_reads("What can be done.")
+    visitor.driver.find_element(By.LINK_TEXT, "createInvite").click()
+    visitor.until_reads("Repeated: not safe. Each call holds a seat of its own")
+
+    codes = [code.text for code in visitor.driver.find_elements(By.CSS_SELECTOR, "p:last-child > code")]
+    assert codes == codes_by_mutation()["createInvite"]
 
 
 def test_a_mutation_carries_the_csrf_token_of_the_page(
