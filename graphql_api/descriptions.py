@@ -8,11 +8,14 @@ from graphql_api.refusals import codes_as_list
 
 NODES = ("FamilyPlan", "FamilyPlanInvite", "Membership", "PlanEvent", "User")
 LISTED = {"FamilyPlan": "plans", "FamilyPlanInvite": "invites", "PlanEvent": "events"}
-NODE_ID = "The node id: opaque, the same for ever, and never given to another. `node` finds by it."
+NODE_ID = "The node id, for `node` and for arguments: opaque, the same for ever, never given to another."
 CURSOR = "The place, opaque, for `after` and `before`; it stays good when rows come and go."
 
 DESCRIPTIONS = {
-    "DateTime": "A moment in UTC, as ISO 8601 writes it: `2026-03-02T09:00:00+00:00`.",
+    "DateTime": (
+        "A moment in UTC, as ISO 8601 writes it: `2026-03-02T09:00:00.123456+00:00`. The fraction is left "
+        "out where it is zero."
+    ),
     "Node": "Whatever has a node id, under which `node` finds it again.",
     **{f"{name}.id": NODE_ID for name in ("Node", *NODES)},
     # --- Pages

@@ -260,5 +260,5 @@ def test_what_is_deprecated_names_a_replacement_and_has_a_line_in_the_changelog(
     call_command("compare_schema")
 
 
-def test_what_is_deprecated_in_our_schema_is_told() -> None:
-    call_command("compare_schema", "--against", "HEAD")
+def test_our_own_schema_passes() -> None:
+    call_command("compare_schema")
