@@ -79,7 +79,10 @@ class Clone:
 
 @pytest.fixture
 def clone(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    # Nobody's configuration has a say.
+    # A hook of git that runs the tests does not lead them to its own repository; and nobody's
+    # configuration has a say.
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     settings.BASE_DIR = tmp_path
