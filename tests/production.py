@@ -1,36 +1,28 @@
 """The production server on a database of its own, with a Zammad of its own, and what tests do with it.
 
-The fixtures here are for every test: tests/conftest.py imports them. A server runs as
-`manage.py serve` starts it, in a process group that is killed as a whole in the end. Tests that
-share a server are one group of xdist (`--dist loadgroup`), so that it is started once.
+The fixtures here are for every test: tests/conftest.py imports them. Tests that share a server
+are one group of xdist (`--dist loadgroup`), so that it is started once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
 import json
 import os
 import secrets
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 import pytest
 from constance.models import Constance
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
@@ -46,13 +38,10 @@ from pytest_django import DjangoDbBlocker
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership
 from tests.api import JSON
 from tests.factories import UserFactory
+from tests.server import Answer, Server, scratch_database
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import Call, Sandbox
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-WORKERS = 3
-START_TIMEOUT = 90.0  # seconds; a busy machine takes its time to migrate
-ANSWER_TIMEOUT = 60.0
 OK = "OK"
 
 # What each mutation answers, as far as a test follows it up.
@@ -67,25 +56,7 @@ ANSWERS = {
 }
 
 
-# --- A database of one's own ---------------------------------------------------------------------
-
-
-@contextmanager
-def scratch_database(kind: str, directory: Path) -> Iterator[str]:
-    """Yield the address of an empty database: a file, or one made on the server of TEST_DATABASE_URL."""
-    name = f"family_plans_{uuid.uuid4().hex[:12]}"
-    if kind == "sqlite":
-        yield f"sqlite:///{directory}/{name}.sqlite3"
-        return
-    server = os.environ["TEST_DATABASE_URL"]
-    maintenance = urlunsplit(urlsplit(server)._replace(path="/postgres"))
-    with psycopg.connect(maintenance, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    try:
-        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-    finally:
-        with psycopg.connect(maintenance, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+# --- The ORM on a server's database -----------------------------------------------------------------
 
 
 @contextmanager
@@ -108,108 +79,8 @@ def orm_on(database_url: str) -> Iterator[None]:
 # --- The server ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for one request, and after how many seconds."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-    seconds: float
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass
-class ProductionServer:
-    """`manage.py serve` and its workers: one process group, one environment, one log."""
-
-    directory: Path
-    database_url: str
-    zammad_url: str = "http://127.0.0.1:9"
-    more: Mapping[str, str] = field(default_factory=dict)
-    command: str = "serve"
-    arguments: tuple[str, ...] = ()
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    def __post_init__(self) -> None:
-        self.webhook_secret = secrets.token_hex(16)
-        self.log = self.directory / f"server-{self.port}.log"
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "ENV_FILE": "",
-            "DEBUG": "false",
-            "SECRET_KEY": secrets.token_urlsafe(50),
-            "PUBLIC_URL": f"http://127.0.0.1:{self.port}",
-            "PORT": str(self.port),
-            "WEB_CONCURRENCY": str(WORKERS),
-            "DATABASE_URL": self.database_url,
-            "CACHE_URL": f"file://{self.directory}/cache",
-            "EMAIL_URL": "dummy:",
-            "LOGIN_RATE_PER_IP": "1000/m",
-            "ZAMMAD_URL": self.zammad_url,
-            "ZAMMAD_API_TOKEN": "sandbox-api-token",
-            "ZAMMAD_WEBHOOK_SECRETS": self.webhook_secret,
-            **self.more,
-        }
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Serve, and return once it answers."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", self.command, *self.arguments],
-                cwd=BASE_DIR,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        ends_at = time.monotonic() + START_TIMEOUT
-        while not self.is_healthy():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < ends_at, self.log.read_text()
-            time.sleep(0.05)
-
-    def is_healthy(self) -> bool:
-        try:
-            host = urlsplit(self.environment["PUBLIC_URL"]).netloc
-            return self.get("/healthz", Host=host).status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def kill(self) -> None:
-        """Kill every process at once, with no chance to finish anything."""
-        if self.process is not None:
-            with suppress(ProcessLookupError):  # it has stopped in good order
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=10)
-            self.process = None
-
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of manage.py as whoever operates this server would."""
-        return subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=BASE_DIR,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=START_TIMEOUT,
-            check=False,
-        )
+class ProductionServer(Server):
+    """A server with what tests do with it: people, operations, deliveries."""
 
     @contextmanager
     def database(self) -> Iterator[None]:
@@ -229,24 +100,6 @@ class ProductionServer:
         client = Client()
         client.force_login(person)
         return str(client.session.session_key)
-
-    # --- requests: each on a connection of its own, so that the workers share them
-
-    def request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
-        started = time.monotonic()
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            content = response.read()
-        finally:
-            connection.close()
-        return Answer(response.status, response.headers, content, time.monotonic() - started)
-
-    def get(self, path: str, **headers: str) -> Answer:
-        return self.request("GET", path, headers=headers)
 
     def ask(self, session: str, query: str, **variables: object) -> Answer:
         """Send a GraphQL operation with a session token."""

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from plans import outside
 from plans.outside import outside_world
-from tests.production import free_port
+from tests.server import free_port
 
 pytestmark = pytest.mark.django_db
 

@@ -25,7 +25,8 @@ from plans.models import FamilyPlan, FamilyPlanInvite, digest_of
 from plans.services import accept_invite
 from tests.api import node_id
 from tests.factories import MembershipFactory, OwnerFactory, UserFactory
-from tests.production import KINDS, OK, Production, check_promises, orm_on, scratch_database, wait_for
+from tests.production import KINDS, OK, Production, check_promises, orm_on, wait_for
+from tests.server import scratch_database
 from zammad.models import ZammadUser
 
 

@@ -23,7 +23,8 @@ from django.utils import timezone
 
 from tests.api import JSON, node_id
 from tests.factories import OwnerFactory
-from tests.production import OK, Answer, ProductionServer, free_port, production_server, running_server
+from tests.production import OK, ProductionServer, production_server, running_server
+from tests.server import Answer, free_port
 from zammad.models import WebhookDelivery
 from zammad.sandbox import Reply, Sandbox
 

@@ -26,7 +26,8 @@ from django.utils import timezone
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership
 from tests.api import node_id
 from tests.factories import InviteFactory, MembershipFactory, OwnerFactory, UserFactory
-from tests.production import OK, Answer, Production, at_once, check_promises
+from tests.production import OK, Production, at_once, check_promises
+from tests.server import Answer
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "1"))
 CROWD = 20

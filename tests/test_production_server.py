@@ -24,7 +24,6 @@ from tests.api import JSON, node_id
 from tests.factories import OwnerFactory
 from tests.production import (
     OK,
-    Answer,
     Production,
     ProductionServer,
     at_once,
@@ -32,6 +31,7 @@ from tests.production import (
     running_server,
     wait_for,
 )
+from tests.server import Answer
 from zammad.sandbox import Fault, Sandbox
 
 CROWD = 50

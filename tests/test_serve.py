@@ -25,7 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from plans.models import FamilyPlanInvite
 from tests.api import node_id
 from tests.factories import OwnerFactory
-from tests.production import OK, WORKERS, ProductionServer, at_once, production_server
+from tests.production import OK, ProductionServer, at_once, production_server
+from tests.server import WORKERS
 from zammad.sandbox import Call, Sandbox
 
 BASE_DIR = Path(__file__).resolve().parent.parent

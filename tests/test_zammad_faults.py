@@ -24,8 +24,8 @@ from pytest_django import Settings
 from plans.models import FamilyPlan, FamilyPlanInvite, digest_of
 from tests.api import ask, node_id, refusal_of
 from tests.factories import InviteFactory
-from tests.production import free_port
 from tests.refusals import rows
+from tests.server import free_port
 from zammad import sandbox as faulty
 from zammad.models import ZammadUser
 from zammad.sandbox import Fault, Reply, Sandbox
