@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNNING := $(VENV)/running.$(shell echo $$PPID)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint schema messages serve lock FORCE
+.PHONY: help run test lint bench schema messages serve lock FORCE
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile
@@ -28,6 +28,9 @@ lint: $(VENV)/installed-dev  ## check style, types and who imports whom
 	$(BIN)/mypy --strict config graphql_api plans zammad tests
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -ll -ii -r config graphql_api plans zammad
+
+bench: $(VENV)/installed-dev  ## measure the service beside others (needs PostgreSQL and wrk): BENCH_ARGS="--help"
+	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql, and the codes in docs/api.md
 	$(BIN)/python manage.py export_schema graphql_api.schema:schema --path graphql_api/schema.graphql

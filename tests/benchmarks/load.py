@@ -1,0 +1,109 @@
+"""Load: requests that are prepared once, sent by wrk or called in process, and what came of them."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, quantiles
+
+SCRIPT = Path(__file__).with_name("requests.lua")
+CONNECTION_THREADS = 2  # of wrk
+
+
+class BadAnswers(Exception):
+    """A run met answers that it must not meet, so that its figures say nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request of a candidate, wherever its server listens."""
+
+    path: str
+    body: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
+
+    def over_the_wire(self, port: int) -> bytes:
+        body = self.body.encode()
+        lines = [
+            f"{self.method} {self.path} HTTP/1.1",
+            f"Host: 127.0.0.1:{port}",
+            f"Content-Length: {len(body)}",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one round measured: requests per second (of CPU time, in process), and milliseconds each."""
+
+    rate: float
+    p50: float
+    p99: float
+
+    @classmethod
+    def of_seconds(cls, seconds: Sequence[float]) -> Load:
+        percentiles = quantiles(seconds, n=100)
+        return cls(rate=1 / mean(seconds), p50=percentiles[49] * 1e3, p99=percentiles[98] * 1e3)
+
+
+def ask(request: Request, port: int) -> tuple[int, bytes]:
+    """Send one request, and return the status and the body of its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(request.method, request.path, request.body.encode(), dict(request.headers))
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def write_for_wrk(requests: Sequence[Request], port: int, file: Path) -> None:
+    with file.open("wb") as stream:
+        for request in requests:
+            raw = request.over_the_wire(port)
+            stream.write(b"%d\n%s" % (len(raw), raw))
+
+
+def run_wrk(
+    port: int,
+    file: Path,
+    *,
+    connections: int,
+    seconds: float,
+    status: int = 200,
+    unwanted: Sequence[str] = (),
+) -> Load:
+    """Send a file's requests over and over, each answered before its connection sends the next.
+
+    :raises BadAnswers:
+    """
+    options = [f"-t{CONNECTION_THREADS}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout=30s"]
+    run = subprocess.run(
+        [
+            "wrk",
+            *options,
+            "-s",
+            str(SCRIPT),
+            f"http://127.0.0.1:{port}",
+            "--",
+            str(file),
+            str(status),
+            *unwanted,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        raise BadAnswers(run.stdout + run.stderr)
+    sent, duration, bad, errors, p50, p99, _ = map(float, run.stdout.splitlines()[-1].split())
+    if bad or errors or not sent:
+        raise BadAnswers(
+            f"{bad:.0f} of {sent:.0f} answers were bad, {errors:.0f} did not come:\n{run.stdout}"
+        )
+    return Load(rate=sent / duration, p50=p50, p99=p99)

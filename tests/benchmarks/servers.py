@@ -1,0 +1,139 @@
+"""What candidates run on: the production server with its workers, or the application in one process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.load import BadAnswers, Load, Request, ask, run_wrk, write_for_wrk
+from tests.server import BASE_DIR, Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A settings module, and packages of their own for candidates that ours are in the way of."""
+
+    name: str
+    settings: str
+    lock: Path | None = None
+
+    @property
+    def venv(self) -> Path:
+        return BASE_DIR / ".venv" / f"bench-{self.name}"
+
+    @property
+    def python(self) -> str:
+        return str(self.venv / "bin" / "python") if self.lock else sys.executable
+
+    def install(self) -> None:
+        """Make the virtual environment from the locked file, unless it was made from this very file."""
+        if self.lock is None:
+            return
+        stamp = self.venv / "installed"
+        digest = hashlib.sha256(self.lock.read_bytes()).hexdigest()
+        if not stamp.exists() or stamp.read_text() != digest:
+            installer = [sys.executable, "requirements/install.py", str(self.venv), str(self.lock)]
+            subprocess.run(installer, cwd=BASE_DIR, check=True, stdout=sys.stderr)
+            stamp.write_text(digest)
+
+
+# The service itself, with those rivals that run on its packages.
+SERVICE = Stack(name="service", settings="tests.benchmarks.rivals.settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One way to do a job. Requests at the same place in two candidates ask for the same."""
+
+    name: str
+    requests: Sequence[Request]
+    stack: Stack = SERVICE
+    # What an answer says, by which candidates are held to the same; None for one that does another job.
+    values: Callable[[bytes], Any] | None = None
+    status: int = 200
+    unwanted: Sequence[str] = ()  # what no answer may have in its body
+
+
+class OverHTTP:
+    """A production server with its workers, under wrk."""
+
+    def __init__(self, server: Server, *, connections: int) -> None:
+        self.server = server
+        self.connections = connections
+
+    def start(self) -> None:
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.kill()
+
+    def answers(self, candidate: Candidate, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
+        return [ask(request, self.server.port) for request in requests]
+
+    def measure(self, candidate: Candidate, seconds: float) -> Load:
+        file = self.server.directory / f"{candidate.name}.requests"
+        if not file.exists():
+            write_for_wrk(candidate.requests, self.server.port, file)
+        return run_wrk(
+            self.server.port,
+            file,
+            connections=self.connections,
+            seconds=seconds,
+            status=candidate.status,
+            unwanted=candidate.unwanted,
+        )
+
+
+class InProcess:
+    """The application in one process without a server: less noise, and nothing but its CPU time."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        with self.server.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.server.python, "-m", "tests.benchmarks.in_process"],
+                cwd=BASE_DIR,
+                env=self.server.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+
+    def answers(self, candidate: Candidate, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
+        return [(status, body.encode()) for status, body in self.call(candidate, requests, seconds=None)]
+
+    def measure(self, candidate: Candidate, seconds: float) -> Load:
+        return Load.of_seconds(self.call(candidate, candidate.requests, seconds=seconds))
+
+    def call(self, candidate: Candidate, requests: Sequence[Request], *, seconds: float | None) -> Any:
+        """Have requests called: each once for what it answers, or over and over for the CPU time of each."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        asked = {
+            "requests": [asdict(request) for request in requests],
+            "seconds": seconds,
+            "status": candidate.status,
+            "unwanted": list(candidate.unwanted),
+        }
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise BadAnswers(self.server.log.read_text())
+        return json.loads(line)
