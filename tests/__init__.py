@@ -1,5 +1,1 @@
 """What is promised, and held by pytest: one module per promise."""
-
-import pytest
-
-pytest.register_assert_rewrite("tests.refusals")

@@ -15,6 +15,8 @@ from tests.factories import InviteFactory, MembershipFactory, OwnerFactory, User
 from tests.production import _production, production, server_databases  # noqa: F401  # fixtures
 from zammad.sandbox import Sandbox
 
+pytest.register_assert_rewrite("tests.refusals")  # before a test imports it
+
 # --- What a test needs of the machine: see the markers in pyproject.toml ------------------------
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.bench import Bench, table
 from tests.benchmarks.dataset import DataSet, session_token
 from tests.benchmarks.load import Request
-from tests.benchmarks.servers import Candidate
+from tests.benchmarks.servers import SERVICE, Candidate, Stack
 
 MEMBERS = 6  # the owner and five more
 QUERY = """{ viewer { plan {
@@ -17,6 +18,17 @@ QUERY = """{ viewer { plan {
   members { id role joinedAt zammadUserId user { id displayName email } }
   invites(%s) { edges { node { id email status expiresAt createdAt mailStatus } } }
 } } }"""
+RIVALS = Path(__file__).with_name("rivals")
+GRAPHENE = Stack(
+    name="graphene",
+    settings="tests.benchmarks.rivals.graphene_settings",
+    lock=RIVALS / "graphene.txt",
+)
+ARIADNE = Stack(
+    name="ariadne",
+    settings="tests.benchmarks.rivals.ariadne_settings",
+    lock=RIVALS / "ariadne.txt",
+)
 GRAPHQL_ERRORS = '"errors"'
 
 
@@ -36,14 +48,19 @@ def candidates(data: DataSet) -> list[Candidate]:
         ),
         graphql(data, "this service", "/graphql/"),
         graphql(data, "strawberry-django", "/rivals/strawberry-django/", status="filters: {status: OPEN}"),
+        graphql(data, "graphene-django", "/graphql/", stack=GRAPHENE),
+        graphql(data, "Ariadne", "/graphql/", stack=ARIADNE),
         Candidate(name="an empty view", requests=requests(data, "/rivals/empty/")),
     ]
 
 
-def graphql(data: DataSet, name: str, path: str, status: str = "status: OPEN") -> Candidate:
+def graphql(
+    data: DataSet, name: str, path: str, *, status: str = "status: OPEN", stack: Stack = SERVICE
+) -> Candidate:
     """Return a candidate that answers the query; its argument for open invites may be spelt its own way."""
     return Candidate(
         name=name,
+        stack=stack,
         requests=requests(data, path, json.dumps({"query": QUERY % status})),
         values=plan_of_graphql,
         unwanted=[GRAPHQL_ERRORS],

@@ -6,8 +6,7 @@ import constance
 import strawberry
 import strawberry_django
 from django.contrib.auth import get_user_model
-from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Prefetch, Q, QuerySet
 from django.utils import timezone
 from strawberry import auto, relay
 from strawberry.extensions import (
@@ -101,17 +100,6 @@ class FamilyPlanInvite(relay.Node):
         return root.status(now=timezone.now())
 
 
-def count(rows: QuerySet[Any]) -> Coalesce:
-    per_plan = rows.filter(family_plan=OuterRef("pk")).order_by().values("family_plan")
-    return Coalesce(Subquery(per_plan.annotate(count=Count("pk")).values("count")), 0)
-
-
-def seats(info: Info) -> Any:
-    return count(models.Membership.objects.all()) + count(
-        models.FamilyPlanInvite.objects.open(now=timezone.now())
-    )
-
-
 def limit_of(plan: Any) -> int:
     """Return the limit in force, from a setting that is read once."""
     if "limit" not in plan.__dict__:
@@ -130,13 +118,13 @@ class FamilyPlan(relay.Node):
     def user_limit(self, root: strawberry.Parent[Any]) -> int:
         return limit_of(root)
 
-    @strawberry_django.field(annotate={"taken": seats})
+    @strawberry_django.field
     def seats_taken(self, root: strawberry.Parent[Any]) -> int:
-        return root.taken
+        return root.seats_taken_now
 
-    @strawberry_django.field(only=["user_limit"], annotate={"taken": seats})
+    @strawberry_django.field(only=["user_limit"])
     def seats_available(self, root: strawberry.Parent[Any]) -> int:
-        return max(0, limit_of(root) - root.taken)
+        return max(0, limit_of(root) - root.seats_taken_now)
 
     @strawberry_django.field(
         prefetch_related=[
@@ -155,7 +143,8 @@ class FamilyPlan(relay.Node):
 class Viewer:
     @strawberry_django.field
     def plan(self, info: Info) -> FamilyPlan | None:
-        return models.FamilyPlan.objects.filter(memberships__user=asks(info))  # type: ignore[return-value]
+        plans = models.FamilyPlan.objects.with_seats(now=timezone.now())
+        return plans.filter(memberships__user=asks(info))  # type: ignore[return-value]
 
 
 @strawberry.type

@@ -1,0 +1,7 @@
+"""The settings of the service that answers by Ariadne."""
+
+from tests.benchmarks.rivals.elsewhere import *  # noqa: F403
+from tests.benchmarks.rivals.elsewhere import INSTALLED_APPS
+
+INSTALLED_APPS += ["ariadne_django"]
+ROOT_URLCONF = "tests.benchmarks.rivals.ariadne_documented"
