@@ -77,7 +77,7 @@ class OverHTTP:
         return [ask(request, self.server.port) for request in requests]
 
     def measure(self, candidate: Candidate, seconds: float) -> Load:
-        file = self.server.directory / f"{candidate.name}.requests"
+        file = self.server.directory / f"{self.server.port} {candidate.name}.requests"
         if not file.exists():
             write_for_wrk(candidate.requests, self.server.port, file)
         return run_wrk(
