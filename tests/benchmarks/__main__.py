@@ -77,7 +77,8 @@ def main() -> None:
                 print(BENCHMARKS[name](Bench(directory=Path(directory), **chosen)), flush=True)
             except BadAnswers as error:
                 sys.exit(f"{name}: {error}")
-    print(f"\n{ran_on}, {chosen['processes']} processes")
+    where = "in one process" if chosen["in_process"] else f"{chosen['processes']} processes"
+    print(f"\n{ran_on}, {where}")
 
 
 if __name__ == "__main__":
