@@ -27,14 +27,16 @@ class Parameter(Expression):
 
 
 class Compiled(NamedTuple):
-    """What Django's compiler makes of a QuerySet, and what it needs to make instances of rows."""
+    """What Django's compiler makes of a QuerySet, and what makes instances of its rows."""
 
     sql: str
     parameters: tuple[Any, ...]
-    select: list[Any]
-    klass_info: dict[str, Any]
+    converters: list[tuple[int, list[Callable[..., Any]], Any]]
+    model: type[Any]
+    columns: slice
+    names: list[str]
+    related: list[Any]
     annotations: dict[str, int]
-    converters: dict[int, tuple[list[Callable[..., Any]], Any]]
 
 
 class Prepared(Generic[Row]):
@@ -61,30 +63,30 @@ class Prepared(Generic[Row]):
     def _compile(self) -> Compiled:
         compiler = self._rows().query.get_compiler(connection=connection)
         sql, parameters = compiler.as_sql()
+        converters = compiler.get_converters([column[0] for column in compiler.select])
+        own = compiler.klass_info["select_fields"]
+        columns = slice(own[0], own[-1] + 1)
         compiled = self._compiled[connection.vendor] = Compiled(
             sql,
             tuple(parameters),
-            compiler.select,
-            compiler.klass_info,
+            [(index, convert, expression) for index, (convert, expression) in converters.items()],
+            compiler.klass_info["model"],
+            columns,
+            [column[0].target.attname for column in compiler.select[columns]],
+            get_related_populators(compiler.klass_info, compiler.select, connection.alias),  # type: ignore[call-arg]  # of 5.2
             compiler.annotation_col_map,
-            compiler.get_converters([column[0] for column in compiler.select]),
         )
         return compiled
 
     def _instances(self, rows: list[tuple[Any, ...]], compiled: Compiled) -> Iterator[Row]:
         """Make instances of rows, as Django's ModelIterable does."""
-        model = compiled.klass_info["model"]
-        columns = compiled.klass_info["select_fields"]
-        own = slice(columns[0], columns[-1] + 1)
-        names = [column[0].target.attname for column in compiled.select[own]]
-        related = get_related_populators(compiled.klass_info, compiled.select, connection.alias)  # type: ignore[call-arg]  # of 5.2
         for values in rows:
             row = list(values)
-            for index, (converters, expression) in compiled.converters.items():
+            for index, converters, expression in compiled.converters:
                 for convert in converters:
                     row[index] = convert(row[index], expression, connection)
-            instance = model.from_db(connection.alias, names, row[own])
-            for populator in related:
+            instance = compiled.model.from_db(connection.alias, compiled.names, row[compiled.columns])
+            for populator in compiled.related:
                 populator.populate(row, instance)
             for name, index in compiled.annotations.items():
                 setattr(instance, name, row[index])
