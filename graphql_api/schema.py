@@ -52,7 +52,6 @@ from graphql_api.types import (
     Viewer,
 )
 from plans import models, rules, services
-from plans.reading import PEOPLE_OF_EVENT, PEOPLE_OF_INVITE, PEOPLE_OF_MEMBERSHIP
 
 logger = logging.getLogger(__name__)
 
@@ -87,18 +86,20 @@ def find_node(type_name: str, key: int, context: Context) -> Node | None:
             return FamilyPlan.of(context.access.plan(key), context)
         case "Membership":
             kind = Membership
-            rows = models.Membership.objects.visible_to(viewer).select_related(*PEOPLE_OF_MEMBERSHIP)
+            rows = models.Membership.objects.visible_to(viewer).select_related("user__zammad_user")
         case "FamilyPlanInvite":
             kind = FamilyPlanInvite
-            rows = models.FamilyPlanInvite.objects.visible_to(viewer).select_related(*PEOPLE_OF_INVITE)
+            rows = models.FamilyPlanInvite.objects.visible_to(viewer)
         case "PlanEvent":
             kind = PlanEvent
-            rows = models.PlanEvent.objects.visible_to(viewer).select_related(*PEOPLE_OF_EVENT)
+            rows = models.PlanEvent.objects.visible_to(viewer).select_related("invite")
         case "User":
             kind, rows = User, context.access.people()
         case _:
             return None
-    return kind.of(rows.filter(pk=key).first(), context)
+    row = rows.filter(pk=key).first()
+    context.people.note(row)
+    return kind.of(row, context)
 
 
 @strawberry.type(

@@ -21,7 +21,7 @@ from graphql_api.pages import After, Connection, First, Page
 from plans import models
 from plans.access import Access
 from plans.models import display_name
-from plans.reading import PlansRead
+from plans.reading import People, PlansRead
 from plans.settings import PlanSettings
 from zammad import models as zammad_models
 
@@ -59,17 +59,21 @@ class Context:
         return cast("PlanSettings", SimpleLazyObject(PlanSettings.current))
 
     @cached_property
+    def people(self) -> People:
+        return People()
+
+    @cached_property
     def plans_read(self) -> dict[int, PlansRead]:
         return {}
 
     def read_together(self, plans: Iterable[models.FamilyPlan]) -> None:
         """Remember plans of one page: what is asked of one is fetched for all."""
         new = {plan.pk for plan in plans} - self.plans_read.keys()
-        self.plans_read.update(dict.fromkeys(new, PlansRead(new, now=self.now)))
+        self.plans_read.update(dict.fromkeys(new, PlansRead(new, now=self.now, people=self.people)))
 
     def forget(self) -> None:
         """Ask everything anew: a mutation has changed it, and an invite it expired is not open."""
-        for name in ("now", "access", "plan_settings", "plans_read"):
+        for name in ("now", "access", "plan_settings", "people", "plans_read"):
             self.__dict__.pop(name, None)
 
 
@@ -251,11 +255,11 @@ class FamilyPlanInvite(Node):
 
     @attribute("Who created it; null once that account is erased.")
     def created_by(self) -> User | None:
-        return User.of(self.row.created_by, self.context)
+        return User.of(self.context.people.get(self.row.created_by_id), self.context)
 
     @attribute("Who holds a seat by it; null while it is unused.")
     def user(self) -> User | None:
-        return User.of(self.row.user, self.context)
+        return User.of(self.context.people.get(self.row.user_id), self.context)
 
     @attribute("What became of the mail with its link, when it was last created or reissued.")
     def mail_status(self) -> models.FamilyPlanInvite.MailStatus:
@@ -276,11 +280,11 @@ class PlanEvent(Node):
 
     @attribute("Who did it; null once that account is erased.")
     def actor(self) -> User | None:
-        return User.of(self.row.actor, self.context)
+        return User.of(self.context.people.get(self.row.actor_id), self.context)
 
     @attribute("To whom it was done; null if to nobody, or once that account is erased.")
     def subject(self) -> User | None:
-        return User.of(self.row.subject, self.context)
+        return User.of(self.context.people.get(self.row.subject_id), self.context)
 
     @attribute("The invite it was about; null if it was about none.")
     def invite(self) -> FamilyPlanInvite | None:
