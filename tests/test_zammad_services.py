@@ -13,7 +13,8 @@ from allauth.account.models import EmailAddress
 from allauth.account.signals import email_confirmed
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import DatabaseError, IntegrityError
+from django.db import DatabaseError, IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
 
 from tests.factories import UserFactory, ZammadUserFactory
 from zammad.addresses import spellings
@@ -191,14 +192,38 @@ def test_what_is_authentic_but_unusable_is_recorded_and_ignored(body: bytes, rea
     assert snapshot() == []
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_failed_receipt_takes_its_effect_along() -> None:
+    without_digest = mock.Mock(**{"hexdigest.return_value": None})
     with (
-        mock.patch("zammad.models.WebhookDeliveryQuerySet.record", side_effect=DatabaseError),
-        pytest.raises(DatabaseError),
+        mock.patch("zammad.services.hashlib.sha256", return_value=without_digest),
+        pytest.raises(DatabaseError, match="body_digest"),
     ):
         deliver(at(10))
 
     assert snapshot() == []
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_delivery_is_one_statement_unless_a_person_is_to_be_linked(carol: User, bob: User) -> None:
+    def statements(body: bytes) -> tuple[str, int]:
+        with CaptureQueriesContext(connection) as captured:
+            outcome = deliver(body, delivery_id=DELIVERY_ID).outcome
+        return outcome, len(captured)
+
+    ZammadUserFactory(zammad_id=9, email="bob@example.com", user=bob)
+    strangers = {"email": "stranger@example.com"}
+    assert statements(at(10, **strangers)) == ("APPLIED", 1)
+    assert statements(at(11, **strangers)) == ("APPLIED", 1)
+    assert statements(at(11, id=58, **strangers)) == ("APPLIED", 1)
+    assert statements(b"not json") == ("APPLIED", 1)
+    assert statements(at(10, id=9, email="bob@example.com", updated_at="2020-08-03T08:10:00Z"))[1] == 1
+
+    carols = at(12)
+    assert statements(carols)[1] > 1
+    assert ZammadUser.objects.get(zammad_id=57).user == carol
+    assert statements(carols)[1] == 1
 
 
 # --- Receipts ----------------------------------------------------------------------------------

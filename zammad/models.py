@@ -2,14 +2,17 @@
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import ClassVar, TypeVar
+from dataclasses import asdict, fields
+from functools import cache
+from typing import Any, ClassVar, TypeVar
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connections, models
 from django.utils import timezone
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from zammad.addresses import spellings
@@ -18,45 +21,60 @@ from zammad.webhooks import MAX_ZAMMAD_ID, MIN_ZAMMAD_ID, TEXT_LENGTHS, UserData
 M = TypeVar("M", bound=models.Model)
 
 
+# What a newer version replaces: neither the link nor what staff decided.
+UPDATED = [*(field.name for field in fields(UserData)), "synced_at"]
+IF_NEWER: dict[str, Any] = {
+    "conflict": "zammad_id",
+    "update": dict.fromkeys(UPDATED, "{new}"),
+    "where": "WHERE excluded.updated_at > {table}.updated_at",
+}
+
+# A receipt tells of the newest attempt, except that what was applied once stays APPLIED.
+NEWEST = "CASE WHEN {table}.outcome = 'APPLIED' AND excluded.outcome <> 'APPLIED' THEN {old} ELSE {new} END"
+TOLD = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
+COUNTING: dict[str, Any] = {
+    "conflict": "delivery_id",
+    "update": {"attempts": "{old} + 1", **dict.fromkeys(TOLD, NEWEST)},
+}
+
+
 class UpsertQuerySet(models.QuerySet[M]):
-    def _upsert(
-        self,
-        rows: Sequence[Mapping[str, object]],
-        *,
-        conflict: str,
-        update: Mapping[str, str],
-        where: str = "",
-    ) -> list[M]:
-        """Insert rows or update those they meet, in one statement, and answer the rows written.
+    def upsert_sql(
+        self, names: Iterable[str], *, source: str, conflict: str, update: Mapping[str, str], where: str = ""
+    ) -> str:
+        """Write the statement that inserts what a source yields, or updates the rows it meets.
 
         Django's own upsert takes no condition and no expression. In the SQL given, `{old}` and
         `{new}` are the column's values and `{table}` is the row met.
         """
-        self._for_write = True
-        connection = connections[self.db]
-        quote = connection.ops.quote_name
+        quote = connections[self.db].ops.quote_name
+        columns = {field.name: quote(str(field.column)) for field in self.model._meta.concrete_fields}
         table = quote(self.model._meta.db_table)
-        fields = {field.name: field for field in self.model._meta.concrete_fields if field.name in rows[0]}
-        columns = {name: quote(str(field.column)) for name, field in fields.items()}
         assignments = [
             f"{columns[name]} = "
             + sql.format(table=table, old=f"{table}.{columns[name]}", new=f"excluded.{columns[name]}")
             for name, sql in update.items()
         ]
         # Names come from the models, values go as parameters.
-        places = f"({', '.join(['%s'] * len(columns))})"
-        statement = (
-            f"INSERT INTO {table} ({', '.join(columns.values())}) "  # noqa: S608
-            f"VALUES {', '.join([places] * len(rows))} "
+        return (
+            f"INSERT INTO {table} ({', '.join(columns[name] for name in names)}) {source} "
             f"ON CONFLICT ({columns[conflict]}) DO UPDATE SET {', '.join(assignments)} "
-            f"{where.format(table=table)} RETURNING *"
+            f"{where.format(table=table)} RETURNING {', '.join(columns.values())}"
         )
+
+    def _upsert(self, rows: Sequence[Mapping[str, object]], **how: Any) -> list[M]:
+        """Insert rows or update those they meet, in one statement, and answer the rows written."""
+        self._for_write = True
+        connection = connections[self.db]
+        fields = {field.name: field for field in self.model._meta.concrete_fields}
+        places = f"({', '.join(['%s'] * len(rows[0]))})"
         parameters = [
-            field.get_db_prep_save(values[name], connection)
+            fields[name].get_db_prep_save(value, connection)
             for values in rows
-            for name, field in fields.items()
+            for name, value in values.items()
         ]
-        return list(self.raw(statement, parameters))
+        source = f"VALUES {', '.join([places] * len(rows))}"
+        return list(self.raw(self.upsert_sql(rows[0], source=source, **how), parameters))
 
 
 class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
@@ -80,12 +98,8 @@ class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
         """
         if not users:
             return []
-        return self._upsert(
-            [{**asdict(data), "synced_at": now, "auto_link": True} for data in users],
-            conflict="zammad_id",
-            update=dict.fromkeys([*asdict(users[0]), "synced_at"], "{new}"),
-            where="WHERE excluded.updated_at > {table}.updated_at",
-        )
+        rows = [{**asdict(data), "synced_at": now, "auto_link": True} for data in users]
+        return self._upsert(rows, **IF_NEWER)
 
 
 class ZammadUser(models.Model):
@@ -151,24 +165,31 @@ class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
         return self.filter(received_at__lte=moment)
 
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
-        """Write a receipt, or count one more attempt of a delivery that has one.
+        """Write a receipt, or count one more attempt of a delivery that has one."""
+        return self._upsert([delivery.row()], **COUNTING)[0]
 
-        It tells of the newest attempt, except that what was applied once stays APPLIED.
+    def record_with_customer(self, delivery: "WebhookDelivery", data: UserData) -> "WebhookDelivery | None":
+        """Store a customer and the receipt of their delivery in one statement, or nothing at all.
+
+        None where that takes a transaction: a person may be to be linked, or a version as new was
+        stored at this very moment. SQLite knows no such statement.
         """
-        newest = (
-            "CASE WHEN {table}.outcome = 'APPLIED' AND excluded.outcome <> 'APPLIED' "
-            "THEN {old} ELSE {new} END"
-        )
-        told = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
-        values = {
-            "delivery_id": delivery.delivery_id,
-            "received_at": delivery.received_at,
-            "attempts": 1,
-            **{name: getattr(delivery, name) for name in told},
-            "zammad_user": delivery.zammad_user_id,
+        self._for_write = True
+        connection = connections[self.db]
+        if connection.vendor != "postgresql":
+            return None
+        parameters = {
+            **delivery.row(),
+            **asdict(data),
+            "synced_at": delivery.received_at,
+            "auto_link": True,
+            "spellings": list(spellings(data.email)),
+            "stale": WebhookDelivery.AS_NEW_IS_STORED,
         }
-        update = {"attempts": "{old} + 1", **dict.fromkeys(told, newest)}
-        return self._upsert([values], conflict="delivery_id", update=update)[0]
+        with connection.cursor() as cursor:
+            cursor.execute(_record_with_customer_sql(), parameters)
+            row = cursor.fetchone()
+        return self.model.from_db(self.db, [], row) if row else None
 
 
 class WebhookDelivery(models.Model):
@@ -178,6 +199,8 @@ class WebhookDelivery(models.Model):
         APPLIED = "APPLIED", _("Applied")
         STALE = "STALE", _("Stale")
         IGNORED = "IGNORED", _("Ignored")
+
+    AS_NEW_IS_STORED = gettext_noop("as new a version is stored")  # the detail of a stale one
 
     # Null when the header was missing or odd: each such delivery is a receipt of its own.
     delivery_id = models.UUIDField(_("delivery ID"), null=True, blank=True, unique=True)
@@ -217,3 +240,45 @@ class WebhookDelivery(models.Model):
     def __str__(self) -> str:
         named = self.delivery_id or gettext("without delivery ID")
         return f"{self.outcome} {named}"
+
+    def row(self) -> dict[str, object]:
+        """List the fields to write, with their values."""
+        return {
+            field.name: getattr(self, field.attname)
+            for field in self._meta.concrete_fields
+            if not field.primary_key
+        }
+
+
+@cache
+def _record_with_customer_sql() -> str:
+    """Write the statement: the customer first, then the receipt, as locks are taken everywhere.
+
+    It leaves the customer alone if a person might be linked. A stale payload does not change the
+    address that decides on that, so one with another address than is stored is left alone, too.
+    """
+    person = get_user_model()._meta
+    customer = {name: f"%({name})s" for name in [*UPDATED, "auto_link"]}
+    receipt = {name: f"%({name})s" for name in WebhookDelivery().row()}
+    receipt |= {"outcome": "outcome", "detail": "detail", "zammad_user": "id"}
+    # Names come from the models, values go as parameters.
+    new_customer = f"SELECT {', '.join(customer.values())} WHERE NOT EXISTS (SELECT FROM linkable)"  # noqa: S608
+    new_receipt = f"SELECT {', '.join(receipt.values())} FROM customer"  # noqa: S608
+    return f"""
+        WITH linkable AS (
+            SELECT FROM {EmailAddress._meta.db_table} AS address
+            JOIN {person.db_table} AS person ON person.{person.pk.column} = address.user_id
+            WHERE address.email = ANY(%(spellings)s) AND address.verified AND person.is_active
+            AND NOT EXISTS (SELECT FROM zammad_zammaduser WHERE user_id = address.user_id)
+        ), newer AS (
+            {ZammadUser.objects.upsert_sql(customer, source=new_customer, **IF_NEWER)}
+        ), customer AS (
+            SELECT id, 'APPLIED' AS outcome, '' AS detail FROM newer
+            UNION ALL
+            SELECT id, 'STALE', %(stale)s FROM zammad_zammaduser
+            WHERE zammad_id = %(zammad_id)s
+            AND NOT EXISTS (SELECT FROM newer) AND NOT EXISTS (SELECT FROM linkable)
+            AND (user_id IS NOT NULL OR NOT auto_link OR email = %(email)s)
+        )
+        {WebhookDelivery.objects.upsert_sql(receipt, source=new_receipt, **COUNTING)}
+    """  # noqa: S608

@@ -78,6 +78,8 @@ def apply_delivery(
         receipt.detail = str(unusable)
         return WebhookDelivery.objects.record(receipt)
 
+    if recorded := WebhookDelivery.objects.record_with_customer(receipt, data):
+        return recorded
     # Locks in this order everywhere: the Zammad user, then the receipt.
     with transaction.atomic():
         taken = ZammadUser.objects.upsert(data, now=now)
@@ -92,7 +94,7 @@ def apply_delivery(
             receipt.detail = (
                 gettext_noop("as new a version is stored, now linked")
                 if linked
-                else gettext_noop("as new a version is stored")
+                else WebhookDelivery.AS_NEW_IS_STORED
             )
         return WebhookDelivery.objects.record(receipt)
 
