@@ -58,6 +58,8 @@ class RequestMiddleware:
                     "view": view,
                     "status": response.status_code,
                     "milliseconds": round(seconds * 1000, 1),
+                    # A view may have more to tell, such as the webhook of its delivery.
+                    **getattr(response, "told", {}),
                 },
             )
         response["X-Request-ID"] = request_id

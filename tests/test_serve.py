@@ -281,9 +281,9 @@ def test_a_delivery_is_found_in_the_log_by_the_id_that_zammad_shows(
     with production_server("sqlite", tmp_path) as server:
         server.deliver(57, timezone.now(), email="lena@acme.example")
 
-        [line] = [line for line in lines_of(server) if line["event"] == "Delivery answered"]
+        [line] = [line for line in lines_of(server) if line.get("view") == "zammad-webhook"]
 
     assert uuid.UUID(line["delivery_id"]).version == 4
     assert uuid.UUID(line["request_id"]).version == 4
-    assert (line["outcome"], line["answer"]) == ("APPLIED", "APPLIED")
+    assert (line["status"], line["outcome"], line["answer"]) == (200, "APPLIED", "APPLIED")
     assert "lena" not in server.log.read_text()

@@ -57,7 +57,8 @@ def webhook(request: HttpRequest) -> HttpResponse:
         return _line(403, str(error))
     delivery_id = request.headers.get("X-Zammad-Delivery")
     known_as = read_delivery_id(delivery_id)
-    with bound_contextvars(delivery_id=str(known_as) if known_as else None):
+    told = {"delivery_id": str(known_as) if known_as else None}
+    with bound_contextvars(**told):
         try:
             receipt = apply_delivery(
                 body=body,
@@ -67,15 +68,21 @@ def webhook(request: HttpRequest) -> HttpResponse:
             )
         except DatabaseFailure:
             logger.exception("A delivery of Zammad could not be stored")
-            return _line(500, "could not be stored, try again", outcome="FAILED")
-        if receipt.outcome == WebhookDelivery.Outcome.APPLIED:
-            return _line(200, "APPLIED", outcome=receipt.outcome)
-        return _line(200, f"{receipt.outcome}: {receipt.detail}", outcome=receipt.outcome)
+            return _line(500, "could not be stored, try again", outcome="FAILED", **told)
+    if receipt.outcome == WebhookDelivery.Outcome.APPLIED:
+        return _line(200, "APPLIED", outcome=receipt.outcome, **told)
+    return _line(200, f"{receipt.outcome}: {receipt.detail}", outcome=receipt.outcome, **told)
 
 
-def _line(status: int, text: str, *, outcome: str = "REFUSED") -> HttpResponse:
+class Line(HttpResponse):
+    """One line of plain text, and what the request's own line in the log tells of it."""
+
+    told: dict[str, str | None]
+
+
+def _line(status: int, text: str, *, outcome: str = "REFUSED", **told: str | None) -> Line:
     DELIVERIES.labels(outcome).inc()
-    logger.info("Delivery answered", extra={"outcome": outcome, "answer": text})
-    response = HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
-    response["Content-Language"] = "en"  # whatever was asked for
-    return response
+    line = Line(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
+    line["Content-Language"] = "en"  # whatever was asked for
+    line.told = {**told, "outcome": outcome, "answer": text}
+    return line
