@@ -413,11 +413,11 @@ class Mutation:
     def accept_invite(
         self, info: Info, data: Annotated[AcceptInviteInput, input_of("The invite to accept.")]
     ) -> Any:
-        membership = services.accept_invite(actor=info.context.viewer, token=data.token)
+        accepted = services.accept_invite(actor=info.context.viewer, token=data.token)
         return AcceptedInvite(
-            membership=Membership(row=membership, context=info.context),
-            plan=FamilyPlan(row=membership.family_plan, context=info.context),
-            redirect_url=services.public_url(info.context.plan_settings.invite_accepted_url),
+            membership=Membership(row=accepted.membership, context=info.context),
+            plan=FamilyPlan(row=accepted.membership.family_plan, context=info.context),
+            redirect_url=services.public_url(accepted.page),
         )
 
     @mutation(

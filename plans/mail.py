@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from allauth.account.models import EmailAddress
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
 from plans.models import FamilyPlanInvite, InvitationMail, display_name
 from plans.outside import TooManyWaiting, outside_world, within
-from plans.settings import PlanSettings
 
 if TYPE_CHECKING:
     import datetime
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from plans.models import FamilyPlan
+    from plans.people import Person
 
 logger = logging.getLogger(__name__)
 
@@ -75,51 +74,42 @@ def mail_invitation(
     return FamilyPlanInvite.MailStatus.FAILED if failures else FamilyPlanInvite.MailStatus.SENT
 
 
-def tell_of_joining(*, plan: FamilyPlan, member: User, owner: User | None) -> None:
-    """Tell a new member and the plan's owner, unless staff switched that off."""
-    if PlanSettings.current().membership_mails:
-        _tell(
-            plan,
-            {"plan": _one_line(plan.name), "member": _named(member)},
-            (member, "joined_to_member", _("You joined a family plan")),
-            (owner, "joined_to_owner", _("Somebody joined your family plan")),
-        )
-
-
-def tell_of_leaving(*, plan: FamilyPlan, member: User, owner: User | None) -> None:
-    """Tell a former member that the seat ended, and the plan's owner who left, unless switched off."""
-    if PlanSettings.current().membership_mails:
-        _tell(
-            plan,
-            {"plan": _one_line(plan.name), "member": _named(member)},
-            (member, "left_to_member", _("Your seat in a family plan has ended")),
-            (owner, "left_to_owner", _("Somebody left your family plan")),
-        )
-
-
-def tell_of_transfer(*, plan: FamilyPlan, owner: User, former_owner: User | None) -> None:
-    """Tell both owners, always: whoever lost a plan against their will must learn of it."""
+def tell_of_joining(*, plan: FamilyPlan, member: Person, owner: Person | None) -> None:
+    """Tell a new member and the plan's owner."""
     _tell(
         plan,
-        {"plan": _one_line(plan.name), "owner": _named(owner)},
+        {"plan": _one_line(plan.name), "member": _named(member.user)},
+        (member, "joined_to_member", _("You joined a family plan")),
+        (owner, "joined_to_owner", _("Somebody joined your family plan")),
+    )
+
+
+def tell_of_leaving(*, plan: FamilyPlan, member: Person, owner: Person | None) -> None:
+    """Tell a former member that the seat ended, and the plan's owner who left."""
+    _tell(
+        plan,
+        {"plan": _one_line(plan.name), "member": _named(member.user)},
+        (member, "left_to_member", _("Your seat in a family plan has ended")),
+        (owner, "left_to_owner", _("Somebody left your family plan")),
+    )
+
+
+def tell_of_transfer(*, plan: FamilyPlan, owner: Person, former_owner: Person | None) -> None:
+    """Tell both owners: whoever lost a plan against their will must learn of it."""
+    _tell(
+        plan,
+        {"plan": _one_line(plan.name), "owner": _named(owner.user)},
         (owner, "transferred_to_owner", _("You own a family plan now")),
         (former_owner, "transferred_to_former_owner", _("Your family plan has another owner")),
     )
 
 
-def _tell(plan: FamilyPlan, context: Mapping[str, object], *told: tuple[User | None, str, str]) -> None:
+def _tell(plan: FamilyPlan, context: Mapping[str, object], *told: tuple[Person | None, str, str]) -> None:
     """Write to people by their primary address among those that they verified."""
-    addresses = dict(
-        EmailAddress.objects.filter(
-            user__in=[person for person, *_ in told if person], user__is_active=True, verified=True
-        )
-        .order_by("primary")
-        .values_list("user_id", "email")
-    )
     letters = [
-        Letter(address=addresses[person.pk], subject=subject, template=template, context=context)
+        Letter(address=person.addresses[-1], subject=subject, template=template, context=context)
         for person, template, subject in told
-        if person and person.pk in addresses
+        if person and person.user.is_active and person.addresses
     ]
     for failure in _send(*letters):
         logger.warning("A mail about plan %s failed: %s", plan.pk, _kind(failure))

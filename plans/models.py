@@ -12,13 +12,14 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import IntegrityError, models, transaction
-from django.db.models import Count, F, OuterRef, Q, Subquery, Value
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
+from plans.settings import settings_as_stored
 from zammad.addresses import spellings
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ def validate_plan_name(name: str) -> None:
         raise ValidationError(_("A plan's name contains no link."))
 
 
+def count_of(rows: models.QuerySet[Any], plan: str = "pk") -> Coalesce:
+    """Count the rows of each plan, which the query around it has under a name."""
+    per_plan = rows.filter(family_plan=OuterRef(plan)).order_by().values("family_plan")
+    return Coalesce(Subquery(per_plan.annotate(count=Count("pk")).values("count")), Value(0))
+
+
 class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
     def visible_to(self, viewer: Viewer) -> FamilyPlanQuerySet:
         """Narrow to the viewer's own plan, or to all for staff with the right."""
@@ -114,14 +121,43 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
 
     def with_seats(self, *, now: Moment) -> FamilyPlanQuerySet:
         """Annotate `seats_taken_now`: members and open invites."""
-
-        def count(rows: models.QuerySet[Any]) -> Coalesce:
-            per_plan = rows.filter(family_plan=OuterRef("pk")).order_by().values("family_plan")
-            return Coalesce(Subquery(per_plan.annotate(count=Count("pk")).values("count")), Value(0))
-
-        return self.annotate(
-            seats_taken_now=count(Membership.objects.all()) + count(FamilyPlanInvite.objects.open(now=now))
+        invites = FamilyPlanInvite.objects.open(now=now)
+        return self.annotate(  # type: ignore[no-redef]
+            seats_taken_now=count_of(Membership.objects.all()) + count_of(invites)
         )
+
+    def with_settings(self) -> FamilyPlanQuerySet:
+        """Let the settings come along, for `PlanSettings.read_with`."""
+        return self.annotate(**settings_as_stored())
+
+    def with_role_of(self, person: User) -> FamilyPlanQuerySet:
+        """Annotate `role_now`: what the person is to the plan, or null."""
+        seat = Membership.objects.filter(family_plan=OuterRef("pk"), user=person)
+        return self.annotate(  # type: ignore[no-redef]
+            role_now=Subquery(seat.values("role"))
+        )
+
+    def with_room_for(self, invite: FamilyPlanInvite, *, now: datetime.datetime) -> FamilyPlanQuerySet:
+        """Annotate what decides whether an invite may be sent out; its own seat does not count."""
+        others = FamilyPlanInvite.objects.open(now=now).exclude(pk=invite.pk)
+        issuing = [PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED]
+        members = Membership.objects.filter(family_plan=OuterRef("pk"))
+        # This plan only: whether an address has an account or a plan elsewhere is nobody's business.
+        has_address = members.filter(
+            user__emailaddress__email__in=spellings(invite.email), user__emailaddress__verified=True
+        )
+        is_invited = others.filter(family_plan=OuterRef("pk"), email=invite.email)
+        return self.annotate(  # type: ignore[no-redef]
+            seats_taken_now=count_of(Membership.objects.all()) + count_of(others),
+            issued_now=count_of(PlanEvent.objects.filter(kind__in=issuing, at__gt=now - DAY)),
+            address_sits_now=Exists(has_address) if invite.email else Value(False),
+            address_invited_now=Exists(is_invited) if invite.email else Value(False),
+        )
+
+    def first_visible_to(self, viewer: Viewer) -> FamilyPlan | None:
+        """Find the viewer's own plan, or for staff with the right any: rights take two queries."""
+        own = self.filter(memberships__user_id=viewer.pk or 0).first()
+        return own or (self.first() if may_read_all_plans(viewer) else None)
 
 
 class FamilyPlan(models.Model):
@@ -137,6 +173,13 @@ class FamilyPlan(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     closed_at = models.DateTimeField(_("closed at"), null=True, blank=True, editable=False)
+
+    # What QuerySets annotate; declared, for whoever reads it is handed a plan.
+    seats_taken_now: int
+    role_now: str | None
+    issued_now: int
+    address_sits_now: bool
+    address_invited_now: bool
 
     objects = FamilyPlanQuerySet.as_manager()
 
@@ -257,6 +300,11 @@ class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
             case _:
                 return self.all()
 
+    def with_members_of_plan(self) -> FamilyPlanInviteQuerySet:
+        """Annotate `members_now`: how many people are in the invite's plan."""
+        members = count_of(Membership.objects.all(), "family_plan")
+        return self.annotate(members_now=members)  # type: ignore[no-redef]
+
     def visible_to(self, viewer: Viewer) -> FamilyPlanInviteQuerySet:
         """Narrow to the invites of plans the viewer owns, or to all for staff with the right."""
         return history_visible_to(self, viewer)
@@ -318,6 +366,8 @@ class FamilyPlanInvite(models.Model):
     mail_status = models.CharField(
         _("mail status"), max_length=7, choices=MailStatus, default=MailStatus.NONE
     )
+
+    members_now: int  # annotated by with_members_of_plan
 
     objects = FamilyPlanInviteQuerySet.as_manager()
 

@@ -11,13 +11,12 @@ from django.utils.translation import gettext_lazy as _
 from email_validator import EmailNotValidError, validate_email
 
 from plans.models import (
-    DAY,
     FamilyPlan,
     FamilyPlanInvite,
     Membership,
-    PlanEvent,
     digest_of,
     may_act_for_others,
+    may_read_all_plans,
     verified_addresses,
 )
 from plans.settings import PlanSettings
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.utils.functional import _StrPromise
 
-    from plans.models import Viewer
+    from plans.models import FamilyPlanQuerySet, Viewer
+    from plans.people import Person
 
 
 class Refusal(ValidationError):
@@ -235,7 +235,7 @@ def invite_of_token(token: str, *, lock: bool = False) -> FamilyPlanInvite:
 
     :raises InviteNotFound:
     """
-    invites = FamilyPlanInvite.objects.filter(token_digest=digest_of(token))
+    invites = FamilyPlanInvite.objects.with_members_of_plan().filter(token_digest=digest_of(token))
     invites = invites.select_for_update() if lock else invites.select_related("family_plan")
     invite = invites.first()
     if invite is None:
@@ -243,18 +243,7 @@ def invite_of_token(token: str, *, lock: bool = False) -> FamilyPlanInvite:
     return invite
 
 
-def visible_plan(person: User, plan_id: int) -> FamilyPlan:
-    """Find a plan among those the person may see.
-
-    :raises PlanNotFound:
-    """
-    plan = FamilyPlan.objects.visible_to(person).filter(pk=plan_id).first()
-    if plan is None:
-        raise PlanNotFound
-    return plan
-
-
-def managed_plan(person: User, plan_id: int) -> FamilyPlan:
+def managed_plan(person: User, plan_id: int, plans: FamilyPlanQuerySet | None = None) -> FamilyPlan:
     """Find a plan that the person owns, or among all if they may act for others.
 
     One look tells an owner both that they see the plan and that they own it: between two, a
@@ -263,11 +252,12 @@ def managed_plan(person: User, plan_id: int) -> FamilyPlan:
     :raises PlanNotFound:
     :raises NotPermitted:
     """
-    seats = Membership.objects.select_related("family_plan")
-    seat = seats.filter(user=person, family_plan__pk=plan_id).first()
-    if seat and seat.is_owner:
-        return seat.family_plan
-    plan = seat.family_plan if seat else visible_plan(person, plan_id)
+    plans = FamilyPlan.objects.all() if plans is None else plans
+    plan = plans.with_role_of(person).filter(pk=plan_id).first()
+    if plan and plan.role_now == Membership.Role.OWNER:
+        return plan
+    if plan is None or (plan.role_now is None and not may_read_all_plans(person)):
+        raise PlanNotFound
     if not may_act_for_others(person):
         raise NotPermitted
     return plan
@@ -310,10 +300,8 @@ def check_manages(person: User, plan: FamilyPlan) -> None:
         raise NotPermitted
 
 
-def check_invitable(
-    invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings: PlanSettings, now: datetime.datetime
-) -> None:
-    """Hold that a new or known invite may be sent out now. Its own seat counts only once.
+def check_invitable(invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings: PlanSettings) -> None:
+    """Hold that a new or known invite may be sent out, for which the plan was read `with_room_for`.
 
     :raises InviteAlreadyUsed:
     :raises PlanClosed:
@@ -329,27 +317,17 @@ def check_invitable(
         raise PlanClosed
     if not plan_settings.invites_enabled:
         raise InvitesPaused
-    others = plan.invites.open(now=now).exclude(pk=invite.pk)
-    if invite.email:
-        # This plan only: whether an address has an account or a plan elsewhere is nobody's business.
-        members = plan.memberships.filter(
-            user__emailaddress__email__in=spellings(invite.email), user__emailaddress__verified=True
-        )
-        if members.exists():
-            raise AlreadyInPlan
-        if others.filter(email=invite.email).exists():
-            raise AlreadyInvited
-    if plan.memberships.count() + others.count() >= plan.limit_in_force(plan_settings):
+    if plan.address_sits_now:
+        raise AlreadyInPlan
+    if plan.address_invited_now:
+        raise AlreadyInvited
+    if plan.seats_taken_now >= plan.limit_in_force(plan_settings):
         raise PlanFull
-    issuing = [PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED]
-    issued = plan.events.filter(kind__in=issuing, at__gt=now - DAY)
-    if issued.count() >= plan_settings.invites_per_day:
+    if plan.issued_now >= plan_settings.invites_per_day:
         raise InviteLimitReached
 
 
-def check_acceptable(
-    invite: FamilyPlanInvite, *, person: User, plan: FamilyPlan, now: datetime.datetime
-) -> None:
+def check_acceptable(invite: FamilyPlanInvite, *, person: Person, limit: int, now: datetime.datetime) -> None:
     """Hold that a person may take the invite's seat now, or has taken it before.
 
     :raises InviteAlreadyUsed:
@@ -358,16 +336,16 @@ def check_acceptable(
     :raises AlreadyInPlan:
     :raises PlanFull:
     """
-    if invite.user_id == person.pk:
+    if invite.user_id == person.user.pk:
         return
     match invite.status(now=now):
         case FamilyPlanInvite.Status.USED:
             raise InviteAlreadyUsed
         case FamilyPlanInvite.Status.EXPIRED:
             raise InviteExpired
-    if invite.email and not owns_address(person, invite.email):
+    if invite.email and spellings(invite.email).isdisjoint(person.addresses):
         raise InviteEmailMismatch
-    if Membership.objects.filter(user=person).exists():
+    if person.seat:
         raise AlreadyInPlan
-    if plan.memberships.count() >= plan.limit_in_force(PlanSettings.current()):
+    if invite.members_now >= limit:
         raise PlanFull

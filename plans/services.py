@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
@@ -29,16 +30,22 @@ from plans.models import (
     PlanEvent,
     digest_of,
     display_name,
+    may_act_for_others,
+    may_read_all_plans,
 )
+from plans.people import Person, owner_among, owner_of, read_people
 from plans.rules import (
     AlreadyInPlan,
     InvalidInput,
     InviteAlreadyUsed,
+    InviteNotFound,
+    MembershipNotFound,
     NotAuthenticated,
     NotPermitted,
     OwnerCannotBeDetached,
     PlanClosed,
     PlanNotEmpty,
+    PlanNotFound,
     Refusal,
     UserNotFound,
     check_acceptable,
@@ -59,7 +66,7 @@ from zammad.services import link_waiting_user
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-    from plans.models import Viewer
+    from plans.models import FamilyPlanQuerySet, Viewer
 
 Kind = PlanEvent.Kind
 
@@ -71,6 +78,14 @@ class IssuedInvite:
     invite: FamilyPlanInvite
     token: str
     url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """A seat that was taken, and the page that staff chose for whoever took one."""
+
+    membership: Membership
+    page: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +159,12 @@ def create_invite(*, actor: Viewer, plan_id: int, email: str | None = None) -> I
     """
     now = timezone.now()
     person = signed_in(actor)
-    plan = managed_plan(person, plan_id)
-    invite = FamilyPlanInvite(
-        family_plan=plan, created_by=person, email=normal_address(email, field="email"), created_at=now
-    )
-    check_invitable(invite, plan=plan, plan_settings=PlanSettings.current(), now=now)
+    try:
+        address = normal_address(email, field="email")
+    except InvalidInput:
+        managed_plan(person, plan_id)  # who has no right hears that first
+        raise
+    invite = FamilyPlanInvite(family_plan_id=plan_id, created_by=person, email=address, created_at=now)
     return _issue(invite, actor=person, kind=Kind.INVITE_CREATED, now=now)
 
 
@@ -170,8 +186,6 @@ def reissue_invite(*, actor: Viewer, invite_id: int) -> IssuedInvite:
     now = timezone.now()
     person = signed_in(actor)
     invite = visible_invite(person, invite_id)
-    check_manages(person, invite.family_plan)
-    check_invitable(invite, plan=invite.family_plan, plan_settings=PlanSettings.current(), now=now)
     return _issue(invite, actor=person, kind=Kind.INVITE_REISSUED, now=now)
 
 
@@ -183,16 +197,13 @@ def _issue(
     What no longer fits is refused; the token left in Zammad is powerless, held by nobody,
     and removed by reconcile_invites.
     """
-    token_name, token = fetch_invite_token(expires_at=now + PlanSettings.current().invite_ttl)
-    with _locked_plan(invite.family_plan_id) as (plan, now):
+    plan_settings = _check_issuable(invite, actor=actor, now=now)
+    token_name, token = fetch_invite_token(expires_at=now + plan_settings.invite_ttl)
+    with _locked_plan(FamilyPlan.objects.filter(pk=invite.family_plan_id)) as (plan, now):
         # What was seen before Zammad was asked may be out of sight by now.
         if invite.pk:
             invite = visible_invite(actor, invite.pk, lock=True)
-            check_manages(actor, plan)
-        else:
-            managed_plan(actor, plan.pk)
-        plan_settings = PlanSettings.current()
-        check_invitable(invite, plan=plan, plan_settings=plan_settings, now=now)
+        plan_settings = _check_issuable(invite, actor=actor, now=now)
         invite.token_digest = digest_of(token)
         invite.zammad_token_name = token_name
         invite.expires_at = now + plan_settings.invite_ttl
@@ -208,6 +219,15 @@ def _issue(
     return IssuedInvite(invite=invite, token=token, url=url)
 
 
+def _check_issuable(invite: FamilyPlanInvite, *, actor: User, now: datetime.datetime) -> PlanSettings:
+    """Hold right and rules in one look, and return the settings that were in force at it."""
+    plans = FamilyPlan.objects.with_room_for(invite, now=now).with_settings()
+    plan = managed_plan(actor, invite.family_plan_id, plans)
+    plan_settings = PlanSettings.read_with(plan)
+    check_invitable(invite, plan=plan, plan_settings=plan_settings)
+    return plan_settings
+
+
 def revoke_invite(*, actor: Viewer, invite_id: int) -> FamilyPlanInvite:
     """Expire an open invite now; one that has expired already stays as it is.
 
@@ -218,7 +238,7 @@ def revoke_invite(*, actor: Viewer, invite_id: int) -> FamilyPlanInvite:
     """
     person = signed_in(actor)
     plan_id = visible_invite(person, invite_id).family_plan_id
-    with _locked_plan(plan_id) as (plan, now):
+    with _locked_plan(FamilyPlan.objects.filter(pk=plan_id)) as (plan, now):
         invite = visible_invite(person, invite_id)
         check_manages(person, plan)
         match invite.status(now=now):
@@ -241,22 +261,24 @@ def preview_invite(*, actor: Viewer, token: str) -> InvitePreview:
     person = signed_in(actor)
     invite = invite_of_token(token)
     plan = invite.family_plan
-    owner = plan.owner()
+    people = read_people(Q(pk=person.pk) | owner_of(plan))
+    owner = owner_among(people, plan)
+    limit = plan.limit_in_force(PlanSettings.current())
     refusal = None
     try:
-        check_acceptable(invite, person=person, plan=plan, now=now)
+        check_acceptable(invite, person=people[person.pk], limit=limit, now=now)
     except Refusal as error:
         refusal = error
     return InvitePreview(
         plan_name=plan.name,
-        owner_name=display_name(owner) if owner else "",
+        owner_name=display_name(owner.user) if owner else "",
         expires_at=invite.expires_at,
         status=invite.status(now=now),
         refusal=refusal,
     )
 
 
-def accept_invite(*, actor: Viewer, token: str) -> Membership:
+def accept_invite(*, actor: Viewer, token: str) -> Acceptance:
     """Seat the actor in the invite's plan. Whoever used this very invite succeeds again.
 
     :raises NotAuthenticated:
@@ -268,22 +290,27 @@ def accept_invite(*, actor: Viewer, token: str) -> Membership:
     :raises PlanFull:
     """
     person = signed_in(actor)
-    plan_id = invite_of_token(token).family_plan_id
-    with _locked_plan(plan_id) as (plan, now):
+    plans = FamilyPlan.objects.with_settings().filter(invites__token_digest=digest_of(token))
+    with _locked_plan(plans, missing=InviteNotFound) as (plan, now):
+        plan_settings = PlanSettings.read_with(plan)
         invite = invite_of_token(token, lock=True)
         if _locked_person(person.pk) is None:
             raise NotAuthenticated
-        check_acceptable(invite, person=person, plan=plan, now=now)
+        people = read_people(Q(pk=person.pk) | owner_of(plan))
+        member, owner = people[person.pk], owner_among(people, plan)
+        check_acceptable(invite, person=member, limit=plan.limit_in_force(plan_settings), now=now)
         if invite.user_id is not None:
-            return Membership.objects.select_related("user", "family_plan").get(user=person)
+            membership = Membership.objects.select_related("user", "family_plan").get(user=person)
+            return Acceptance(membership=membership, page=plan_settings.invite_accepted_url)
         membership = Membership.objects.create(user=person, family_plan=plan, joined_at=now)
         invite.user = person
         invite.save(update_fields=["user"])
         _record(plan, Kind.INVITE_ACCEPTED, actor=person, subject=person, invite=invite, at=now)
-        link_waiting_user(user=person)
-        owner = plan.owner()
-    tell_of_joining(plan=plan, member=person, owner=owner)
-    return membership
+        if member.may_be_linked:
+            link_waiting_user(user=person)
+    if plan_settings.membership_mails:
+        tell_of_joining(plan=plan, member=member, owner=owner)
+    return Acceptance(membership=membership, page=plan_settings.invite_accepted_url)
 
 
 def detach_member(*, actor: Viewer, membership_id: int) -> Detachment:
@@ -295,19 +322,25 @@ def detach_member(*, actor: Viewer, membership_id: int) -> Detachment:
     :raises OwnerCannotBeDetached:
     """
     person = signed_in(actor)
-    plan_id = visible_membership(person, membership_id).family_plan_id
-    with _locked_plan(plan_id) as (plan, now):
-        membership = visible_membership(person, membership_id)
-        leaves = membership.user_id == person.pk
-        if not leaves:
-            check_manages(person, plan)
-        if membership.is_owner:
+    plans = FamilyPlan.objects.with_settings().filter(memberships__pk=membership_id)
+    with _locked_plan(plans, seen_by=person, missing=MembershipNotFound) as (plan, now):
+        plan_settings = PlanSettings.read_with(plan)
+        people = read_people(Q(pk=person.pk) | Q(membership__pk=membership_id) | owner_of(plan))
+        member = next((each for each in people.values() if each.seat and each.seat.pk == membership_id), None)
+        asking, owner = people.get(person.pk), owner_among(people, plan)
+        # What was seen before the lock may be out of sight by now.
+        if member is None or not ((asking and asking.sits_in(plan)) or may_read_all_plans(person)):
+            raise MembershipNotFound
+        leaves = member is asking
+        if not leaves and asking is not owner and not may_act_for_others(person):
+            raise NotPermitted
+        if member is owner:
             raise OwnerCannotBeDetached
-        invite = _end_membership(membership, now=now)
+        invite = _end_membership(member, now=now)
         kind = Kind.MEMBER_LEFT if leaves else Kind.MEMBER_DETACHED
-        _record(plan, kind, actor=person, subject=membership.user, invite=invite, at=now)
-        owner = plan.owner()
-    tell_of_leaving(plan=plan, member=membership.user, owner=owner)
+        _record(plan, kind, actor=person, subject=member.user, invite=invite, at=now)
+    if plan_settings.membership_mails:
+        tell_of_leaving(plan=plan, member=member, owner=owner)
     return Detachment(plan=None, invite=None) if leaves else Detachment(plan=plan, invite=invite)
 
 
@@ -320,17 +353,18 @@ def transfer_ownership(*, actor: Viewer, membership_id: int) -> FamilyPlan:
     """
     person = signed_in(actor)
     plan_id = visible_membership(person, membership_id).family_plan_id
-    with _locked_plan(plan_id) as (plan, now):
+    with _locked_plan(FamilyPlan.objects.filter(pk=plan_id)) as (plan, now):
         membership = visible_membership(person, membership_id)
         check_manages(person, plan)
         if membership.is_owner:
             return plan
-        former_owner = plan.owner()
+        people = read_people(Q(pk=membership.user_id) | owner_of(plan))
         plan.memberships.filter(role=Membership.Role.OWNER).update(role=Membership.Role.MEMBER)
         membership.role = Membership.Role.OWNER
         membership.save(update_fields=["role"])
         _record(plan, Kind.OWNERSHIP_TRANSFERRED, actor=person, subject=membership.user, at=now)
-    tell_of_transfer(plan=plan, owner=membership.user, former_owner=former_owner)
+    former_owner = owner_among(people, plan)
+    tell_of_transfer(plan=plan, owner=people[membership.user_id], former_owner=former_owner)
     return plan
 
 
@@ -344,21 +378,23 @@ def close_plan(*, actor: Viewer, plan_id: int) -> FamilyPlan:
     :raises PlanNotEmpty:
     """
     person = signed_in(actor)
-    with _locked_plan(managed_plan(person, plan_id).pk) as (plan, now):
+    managed_plan(person, plan_id)
+    with _locked_plan(FamilyPlan.objects.with_settings().filter(pk=plan_id)) as (plan, now):
         managed_plan(person, plan_id)
         if plan.closed_at:
             raise PlanClosed
         if plan.memberships.filter(role=Membership.Role.MEMBER).exists():
             raise PlanNotEmpty
-        ended = list(plan.memberships.select_related("user"))
-        for membership in ended:
-            _end_membership(membership, now=now)
+        ended = read_people(owner_of(plan)).values()
+        for former_owner in ended:
+            _end_membership(former_owner, now=now)
         plan.invites.open(now=now).update(expires_at=now)
         plan.closed_at = now
         plan.save(update_fields=["closed_at"])
         _record(plan, Kind.PLAN_CLOSED, actor=person, at=now)
-    for membership in ended:
-        tell_of_leaving(plan=plan, member=membership.user, owner=None)
+    if PlanSettings.read_with(plan).membership_mails:
+        for former_owner in ended:
+            tell_of_leaving(plan=plan, member=former_owner, owner=None)
     return plan
 
 
@@ -378,14 +414,19 @@ def public_url(page: str) -> str:
 
 
 @contextmanager
-def _locked_plan(plan_id: int) -> Iterator[tuple[FamilyPlan, datetime.datetime]]:
-    """Open a transaction that holds the plan's row, and read the clock in it.
+def _locked_plan(
+    plans: FamilyPlanQuerySet, *, seen_by: User | None = None, missing: type[Refusal] = PlanNotFound
+) -> Iterator[tuple[FamilyPlan, datetime.datetime]]:
+    """Open a transaction that holds the row of the one plan found, and read the clock in it.
 
     A clock read before the wait for the lock would let an accept pass the very revocation
     that it waited for. Durable: when the service returns, what it answers is committed.
     """
     with transaction.atomic(durable=True):
-        plan = FamilyPlan.objects.select_for_update().get(pk=plan_id)
+        plans = plans.select_for_update(of=["self"])
+        plan = plans.first_visible_to(seen_by) if seen_by else plans.first()
+        if plan is None:
+            raise missing
         yield plan, timezone.now()
 
 
@@ -409,12 +450,12 @@ def _record(
     PlanEvent.objects.create(family_plan=plan, kind=kind, actor=actor, subject=subject, invite=invite, at=at)
 
 
-def _end_membership(membership: Membership, *, now: datetime.datetime) -> FamilyPlanInvite | None:
+def _end_membership(member: Person, *, now: datetime.datetime) -> FamilyPlanInvite | None:
     """Free a seat and the invite it was taken with; the old link, still out there, is dead."""
-    invite = FamilyPlanInvite.objects.select_for_update().filter(user_id=membership.user_id).first()
-    membership.delete()
-    if invite:
-        invite.user = None
-        invite.expires_at = now
-        invite.save(update_fields=["user", "expires_at"])
-    return invite
+    if member.seat:
+        member.seat.delete()
+    if member.invite:
+        member.invite.user = None
+        member.invite.expires_at = now
+        member.invite.save(update_fields=["user", "expires_at"])
+    return member.invite

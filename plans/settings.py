@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from constance.settings import ADDITIONAL_FIELDS, CONFIG
+from constance.codecs import loads
+from constance.models import Constance
+from constance.settings import ADDITIONAL_FIELDS, CONFIG, DATABASE_PREFIX
 from constance.utils import get_values_for_keys
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
+from django.db.models import Model, Subquery
 from django.utils.translation import gettext_lazy as _
 
 MAX_PAGE_LENGTH = 2000  # Django redirects to nothing beyond 2048
@@ -45,6 +49,14 @@ def clamp(name: str, value: Any) -> int:
     return clamped
 
 
+def settings_as_stored() -> dict[str, Subquery]:
+    """Return what to annotate a row with, so that it needs no query of its own to read the settings."""
+    return {
+        f"setting_{key}": Subquery(Constance.objects.filter(key=f"{DATABASE_PREFIX}{key}").values("value"))
+        for key in CONFIG
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
     """The settings in force, as read at one moment."""
@@ -60,7 +72,18 @@ class PlanSettings:
     @classmethod
     def current(cls) -> Self:
         """Read all settings in one query, without inserting what nobody has set."""
-        values = get_values_for_keys(list(CONFIG))
+        return cls._of(get_values_for_keys(list(CONFIG)))
+
+    @classmethod
+    def read_with(cls, row: Model) -> Self:
+        """Take the settings that came along with a row, annotated with `settings_as_stored()`."""
+        stored = {key: getattr(row, f"setting_{key}") for key in CONFIG}
+        return cls._of(
+            {key: CONFIG[key][0] if value is None else loads(value) for key, value in stored.items()}
+        )
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Self:
         page = values["INVITE_ACCEPTED_URL"]
         try:
             validate_page(page)

@@ -52,10 +52,10 @@ class InviteView(LoginRequiredMixin, View):
 
     def post(self, request: HttpRequest, token: str) -> HttpResponse:
         try:
-            accept_invite(actor=request.user, token=token)
+            acceptance = accept_invite(actor=request.user, token=token)
         except Refusal as refusal:
             return refused(request, refusal)
-        return redirect(PlanSettings.current().invite_accepted_url)
+        return redirect(acceptance.page)
 
 
 @require_safe

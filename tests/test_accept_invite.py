@@ -1,6 +1,7 @@
 """Who may take an invite's seat, and what they hear who may not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import constance
 import pytest
@@ -9,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from time_machine import TimeMachineFixture
 
 from plans import services
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
+from plans.models import FamilyPlan, FamilyPlanInvite, FamilyPlanQuerySet, Membership, PlanEvent
 from plans.rules import normal_address
 from plans.services import accept_invite, close_plan, detach_member, preview_invite, revoke_invite
 from tests.factories import InviteFactory, OwnerFactory, UserFactory, ZammadUserFactory
@@ -38,7 +39,7 @@ def invite(plan: FamilyPlan, alice: User, time_machine: TimeMachineFixture) -> F
 def test_accepting_seats_the_person_and_uses_the_invite(
     plan: FamilyPlan, carol: User, invite: FamilyPlanInvite
 ) -> None:
-    membership = accept_invite(actor=carol, token=TOKEN)
+    membership = accept_invite(actor=carol, token=TOKEN).membership
 
     seat = Membership.objects.filter(user=carol).values("pk", "family_plan", "role", "joined_at").get()
     assert seat == {"pk": membership.pk, "family_plan": plan.pk, "role": "MEMBER", "joined_at": NOON}
@@ -82,14 +83,14 @@ def test_an_invite_is_good_until_the_moment_it_expires(
 ) -> None:
     time_machine.move_to(invite.expires_at - MOMENT, tick=False)
 
-    assert accept_invite(actor=carol, token=TOKEN).user == carol
+    assert accept_invite(actor=carol, token=TOKEN).membership.user == carol
 
 
 def test_any_verified_address_of_the_person_will_do(carol: User, invite: FamilyPlanInvite) -> None:
     FamilyPlanInvite.objects.filter(pk=invite.pk).update(email="carver@example.org")
     EmailAddress.objects.create(user=carol, email="carver@example.org", verified=True)
 
-    assert accept_invite(actor=carol, token=TOKEN).user == carol
+    assert accept_invite(actor=carol, token=TOKEN).membership.user == carol
 
 
 @pytest.mark.parametrize("spelling", ["carol@bücher.example", "carol@xn--bcher-kva.example"])
@@ -102,26 +103,26 @@ def test_an_international_domain_is_the_same_however_it_is_spelled(
         preview = preview_invite(actor=carol, token=TOKEN)
         assert preview.refusal is None
 
-    assert accept_invite(actor=carol, token=TOKEN).user == carol
+    assert accept_invite(actor=carol, token=TOKEN).membership.user == carol
 
 
 def test_a_pause_of_invites_stops_no_acceptance(carol: User, invite: FamilyPlanInvite) -> None:
     constance.config.INVITES_ENABLED = False
 
-    assert accept_invite(actor=carol, token=TOKEN).user == carol
+    assert accept_invite(actor=carol, token=TOKEN).membership.user == carol
 
 
 def test_whoever_used_the_invite_succeeds_again_also_long_after(
     plan: FamilyPlan, carol: User, invite: FamilyPlanInvite, time_machine: TimeMachineFixture
 ) -> None:
     # given a person whose client lost the answer, and a world that has moved on
-    first = accept_invite(actor=carol, token=TOKEN)
+    first = accept_invite(actor=carol, token=TOKEN).membership
     time_machine.move_to(NOON + timedelta(days=400), tick=False)
     constance.config.USER_LIMIT = 1
     EmailAddress.objects.filter(user=carol).delete()
 
     with unchanged():
-        again = accept_invite(actor=carol, token=TOKEN)
+        again = accept_invite(actor=carol, token=TOKEN).membership
 
     assert again == first
 
@@ -247,7 +248,7 @@ def test_the_invites_of_a_closed_plan_have_expired(
 def test_a_person_who_was_detached_cannot_come_back_by_the_old_link(
     alice: User, carol: User, invite: FamilyPlanInvite
 ) -> None:
-    membership = accept_invite(actor=carol, token=TOKEN)
+    membership = accept_invite(actor=carol, token=TOKEN).membership
     detach_member(actor=alice, membership_id=membership.pk)
 
     with refused("INVITE_EXPIRED"):
@@ -284,13 +285,13 @@ def test_a_link_that_died_while_one_waited_for_the_lock_is_dead(
 def test_an_invite_that_expires_while_one_waits_for_the_lock_has_expired(
     carol: User, invite: FamilyPlanInvite, time_machine: TimeMachineFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    select_for_update = FamilyPlan.objects.select_for_update
+    select_for_update = FamilyPlanQuerySet.select_for_update
 
-    def waits_an_hour() -> object:
+    def waits_an_hour(plans: FamilyPlanQuerySet, **how: Any) -> FamilyPlanQuerySet:
         time_machine.move_to(invite.expires_at, tick=False)
-        return select_for_update()
+        return select_for_update(plans, **how)
 
-    monkeypatch.setattr(FamilyPlan.objects, "select_for_update", waits_an_hour)
+    monkeypatch.setattr(FamilyPlanQuerySet, "select_for_update", waits_an_hour)
 
     with refused("INVITE_EXPIRED"):
         accept_invite(actor=carol, token=TOKEN)

@@ -112,7 +112,8 @@ def test_a_backup_taken_while_serving_restores_and_an_invite_from_before_still_o
             assert constance.config.INVITES_PER_DAY == 10_000
             # and an invite from before still opens, and no other row stands in its way
             person = UserFactory()
-            assert accept_invite(actor=person, token=before[0]).family_plan.memberships.count() == 5
+            joined = accept_invite(actor=person, token=before[0]).membership.family_plan
+            assert joined.memberships.count() == 5
             check_promises()
 
 
@@ -159,7 +160,7 @@ def test_a_full_database_of_the_first_version_keeps_everything(
         assert (plan.name, plan.user_limit, plan.memberships.count()) == ("The Archers", 3, 2)
         assert plan.invites.get(is_used=True).user == ZammadUser.objects.get(zammad_id=57).user
         check_promises()
-        assert accept_invite(actor=UserFactory(), token="t" * 43).family_plan == plan
+        assert accept_invite(actor=UserFactory(), token="t" * 43).membership.family_plan == plan
         check_promises()
 
 

@@ -194,7 +194,7 @@ def test_a_reissued_invite_has_one_link_the_new_one(
     assert len(sandbox.calls) == 2
     with refused("INVITE_NOT_FOUND"):
         accept_invite(actor=carol, token=old.token)
-    assert accept_invite(actor=carol, token=new.token).user == carol
+    assert accept_invite(actor=carol, token=new.token).membership.user == carol
 
 
 # --- Zammad fails ----------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def test_a_mail_server_that_is_gone_changes_nothing_about_a_membership(
     with MailServer() as mail_server:
         mail_server.point(settings)
 
-    membership = accept_invite(actor=carol, token=TOKEN)
+    membership = accept_invite(actor=carol, token=TOKEN).membership
 
     assert Membership.objects.get(user=carol) == membership
     assert logged(caplog) == [f"A mail about plan {plan.pk} failed: ConnectionRefusedError"]

@@ -317,7 +317,7 @@ def test_accepting_again_against_being_detached() -> None:
     plan, owner = owned_plan(seats=5)
     invites(plan, ["t" * 43])
     [person] = people(1)
-    membership = accept_invite(actor=person, token="t" * 43)
+    membership = accept_invite(actor=person, token="t" * 43).membership
 
     ends = race(
         lambda: detach_member(actor=owner, membership_id=membership.pk),

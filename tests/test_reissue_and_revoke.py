@@ -89,7 +89,7 @@ def test_an_invite_freed_by_a_detachment_is_reissued_for_the_next_person(
 
     issued = reissue_invite(actor=alice, invite_id=freed.pk)
 
-    assert accept_invite(actor=carol, token=issued.token).family_plan == plan
+    assert accept_invite(actor=carol, token=issued.token).membership.family_plan == plan
 
 
 def test_an_open_invites_own_seat_counts_once(

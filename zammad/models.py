@@ -78,10 +78,14 @@ class UpsertQuerySet(models.QuerySet[M]):
 
 
 class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
+    def waiting(self) -> "ZammadUserQuerySet":
+        """Narrow to those who may still be linked to somebody."""
+        return self.filter(user=None, auto_link=True)
+
     def waiting_for(self, addresses: Iterable[str]) -> "ZammadUserQuerySet":
         """Narrow to those who may still be linked to the owner of these addresses, however spelt."""
         spelt = set[str]().union(*map(spellings, addresses))
-        return self.filter(email__in=spelt, user=None, auto_link=True)
+        return self.waiting().filter(email__in=spelt)
 
     def upsert(self, data: UserData, *, now: datetime.datetime) -> "ZammadUser | None":
         """Store a user unless a version as new is stored already: then answer None.
