@@ -34,15 +34,15 @@ class TooManyWaiting(Exception):
 
 @contextmanager
 def outside_world() -> Iterator[None]:
-    """Hold one of the places for waiting, and meanwhile no database connection.
+    """Hold one of the places for waiting; neither there nor in the queue a database connection.
 
     :raises TooManyWaiting:
     """
+    if not connection.in_atomic_block:
+        connection.close()  # the next query opens one
     if not _places.acquire(blocking=False):
         _queue_for_a_place()
     try:
-        if not connection.in_atomic_block:
-            connection.close()  # the next query opens one
         yield
     finally:
         _places.release()
