@@ -209,11 +209,6 @@ class FamilyPlan(models.Model):
         """Count members and open invites: by the clock, so that an expired invite frees its seat."""
         return self.memberships.count() + self.invites.open(now=now).count()
 
-    def owner(self) -> User | None:
-        """Find who owns the plan; nobody, once it is closed."""
-        membership = self.memberships.filter(role=Membership.Role.OWNER).select_related("user").first()
-        return membership.user if membership else None
-
     def has_owner(self, person: Viewer) -> bool:
         return self.memberships.filter(user_id=person.pk or 0, role=Membership.Role.OWNER).exists()
 

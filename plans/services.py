@@ -262,6 +262,8 @@ def preview_invite(*, actor: Viewer, token: str) -> InvitePreview:
     invite = invite_of_token(token)
     plan = invite.family_plan
     people = read_people(Q(pk=person.pk) | owner_of(plan))
+    if person.pk not in people:
+        raise NotAuthenticated  # the account ended at this moment
     owner = owner_among(people, plan)
     limit = plan.limit_in_force(PlanSettings.current())
     refusal = None

@@ -313,6 +313,13 @@ def test_a_preview_names_the_plan_and_its_owner(carol: User, invite: FamilyPlanI
     )
 
 
+def test_an_account_that_was_deleted_meanwhile_sees_nothing(carol: User, invite: FamilyPlanInvite) -> None:
+    User.objects.filter(pk=carol.pk).delete()
+
+    with refused("NOT_AUTHENTICATED"):
+        preview_invite(actor=carol, token=TOKEN)
+
+
 def test_a_preview_tells_the_refusal_that_accepting_would_meet(
     carol: User, everything_forbids: FamilyPlanInvite
 ) -> None:
