@@ -116,7 +116,7 @@ class PlansRead:
             plans = SEATS_OF_ONE.fetch(plan=self._one, now=self.now)
         else:
             plans = list(seats(now=self.now).filter(pk__in=self.plan_ids))
-        return {plan.pk: plan.seats_taken_now for plan in plans}  # type: ignore[attr-defined]  # annotated
+        return {plan.pk: plan.seats_taken_now for plan in plans}
 
     def invites(
         self, plan_id: int, *, status: FamilyPlanInvite.Status | None, before: int | None, count: int

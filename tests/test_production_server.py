@@ -25,7 +25,6 @@ from tests.api import JSON, node_id
 from tests.factories import OwnerFactory
 from tests.production import (
     OK,
-    WORKERS,
     Production,
     ProductionServer,
     at_once,
@@ -33,7 +32,7 @@ from tests.production import (
     running_server,
     wait_for,
 )
-from tests.server import Answer
+from tests.server import WORKERS, Answer
 from zammad.sandbox import Fault, Sandbox
 
 CROWD = 50

@@ -312,7 +312,7 @@ class FamilyPlanAdmin(JourneyAdmin):
     @admin.display(description=_("seats taken"))
     def seats(self, plan: FamilyPlan) -> str:
         return gettext("%(taken)s of %(limit)s") % {
-            "taken": plan.seats_taken_now,  # type: ignore[attr-defined]
+            "taken": plan.seats_taken_now,
             "limit": plan.limit_now,  # type: ignore[attr-defined]
         }
 
