@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from allauth.account.models import EmailAddress
@@ -130,34 +131,44 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
         """Let the settings come along, for `PlanSettings.read_with`."""
         return self.annotate(**settings_as_stored())
 
-    def with_role_of(self, person: User) -> FamilyPlanQuerySet:
+    def with_role_of(self, person: User | models.Expression) -> FamilyPlanQuerySet:
         """Annotate `role_now`: what the person is to the plan, or null."""
         seat = Membership.objects.filter(family_plan=OuterRef("pk"), user=person)
         return self.annotate(  # type: ignore[no-redef]
             role_now=Subquery(seat.values("role"))
         )
 
-    def with_room_for(self, invite: FamilyPlanInvite, *, now: datetime.datetime) -> FamilyPlanQuerySet:
-        """Annotate what decides whether an invite may be sent out; its own seat does not count."""
-        others = FamilyPlanInvite.objects.open(now=now).exclude(pk=invite.pk)
+    def with_room(
+        self, *, besides: int | models.Expression, now: Moment, since: Moment
+    ) -> FamilyPlanQuerySet:
+        """Annotate the seats taken besides an invite's own, and how many invites were issued since."""
+        others = FamilyPlanInvite.objects.open(now=now).exclude(pk=besides)
         issuing = [PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED]
-        members = Membership.objects.filter(family_plan=OuterRef("pk"))
-        # This plan only: whether an address has an account or a plan elsewhere is nobody's business.
-        has_address = members.filter(
-            user__emailaddress__email__in=spellings(invite.email), user__emailaddress__verified=True
-        )
-        is_invited = others.filter(family_plan=OuterRef("pk"), email=invite.email)
         return self.annotate(  # type: ignore[no-redef]
             seats_taken_now=count_of(Membership.objects.all()) + count_of(others),
-            issued_now=count_of(PlanEvent.objects.filter(kind__in=issuing, at__gt=now - DAY)),
-            address_sits_now=Exists(has_address) if invite.email else Value(False),
-            address_invited_now=Exists(is_invited) if invite.email else Value(False),
+            issued_now=count_of(PlanEvent.objects.filter(kind__in=issuing, at__gt=since)),
         )
 
-    def first_visible_to(self, viewer: Viewer) -> FamilyPlan | None:
-        """Find the viewer's own plan, or for staff with the right any: rights take two queries."""
-        own = self.filter(memberships__user_id=viewer.pk or 0).first()
-        return own or (self.first() if may_read_all_plans(viewer) else None)
+    def with_address(
+        self,
+        address: str | models.Expression,
+        *,
+        spelt: Sequence[str | models.Expression],
+        besides: int | models.Expression,
+        now: Moment,
+    ) -> FamilyPlanQuerySet:
+        """Annotate whether an address belongs to a member, or to an open invite besides one's own."""
+        # This plan only: whether an address has an account or a plan elsewhere is nobody's business.
+        members = Membership.objects.filter(
+            family_plan=OuterRef("pk"),
+            user__emailaddress__email__in=spelt,
+            user__emailaddress__verified=True,
+        )
+        others = FamilyPlanInvite.objects.open(now=now).exclude(pk=besides)
+        return self.annotate(  # type: ignore[no-redef]
+            address_sits_now=Exists(members),
+            address_invited_now=Exists(others.filter(family_plan=OuterRef("pk"), email=address)),
+        )
 
 
 class FamilyPlan(models.Model):
@@ -178,8 +189,8 @@ class FamilyPlan(models.Model):
     seats_taken_now: int
     role_now: str | None
     issued_now: int
-    address_sits_now: bool
-    address_invited_now: bool
+    address_sits_now: bool = False
+    address_invited_now: bool = False
 
     objects = FamilyPlanQuerySet.as_manager()
 

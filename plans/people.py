@@ -6,16 +6,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
-from django.db.models import Exists, F, FilteredRelation, OuterRef, Q
+from django.db.models import BigAutoField, Exists, F, FilteredRelation, OuterRef, Q, QuerySet
 from django.db.models.functions import Lower
 
+from plans.models import Membership
+from plans.prepared import MAX_KEY, Parameter, Prepared
 from zammad.addresses import spellings
 from zammad.models import ZammadUser
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-    from plans.models import FamilyPlan, FamilyPlanInvite, Membership
+    from plans.models import FamilyPlan, FamilyPlanInvite
+
+PLAN = Parameter("plan", BigAutoField())
+PERSON = Parameter("person", Membership._meta.get_field("user"))
+MEMBERSHIP = Parameter("membership", BigAutoField())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,11 +41,16 @@ class Person:
         return self.seat is not None and self.seat.is_owner and self.sits_in(plan)
 
 
-def read_people(who: Q) -> dict[int, Person]:
-    """Read people by their keys."""
-    rows = (
-        get_user_model()
-        ._default_manager.filter(who)
+def rows() -> QuerySet[User]:
+    """Select people, each once for each verified address or once without."""
+    everybody = get_user_model()._default_manager
+    seats = Membership.objects.values("user")
+    # A union: OR would make the database look at everybody.
+    keys = everybody.filter(pk=PERSON).values("pk")
+    owner = seats.filter(family_plan=PLAN, role=Membership.Role.OWNER)
+    keys = keys.union(owner, seats.filter(pk=MEMBERSHIP), all=True)
+    return (
+        everybody.filter(pk__in=keys)
         .select_related("membership", "family_plan_invite")
         .annotate(
             verified=FilteredRelation("emailaddress", condition=Q(emailaddress__verified=True)),
@@ -48,9 +59,18 @@ def read_people(who: Q) -> dict[int, Person]:
         )
         .order_by("verified__primary")
     )
+
+
+ROWS = Prepared(rows)
+
+
+def read_people(plan: FamilyPlan, *, person: User, membership_id: int = 0) -> dict[int, Person]:
+    """Read a person, the plan's owner and whose membership it is, by their keys."""
     people: dict[int, Person] = {}
-    for user in rows:  # for each address one, or one without
-        person = people.setdefault(
+    found = ROWS.fetch(plan=plan.pk, person=person.pk, membership=min(membership_id, MAX_KEY))
+    for user in found:
+        address = user.address  # type: ignore[attr-defined]  # annotated
+        each = people.setdefault(
             user.pk,
             Person(
                 user=user,
@@ -58,15 +78,12 @@ def read_people(who: Q) -> dict[int, Person]:
                 invite=getattr(user, "family_plan_invite", None),
             ),
         )
-        if user.address is not None:
-            person.addresses.append(user.address)
+        if address is not None:
+            each.addresses.append(address)
             # Zammad may spell an international address in another way than the database looks for.
-            person.may_be_linked |= user.is_awaited or len(spellings(user.address)) > 1
+            awaited = user.is_awaited  # type: ignore[attr-defined]
+            each.may_be_linked |= awaited or len(spellings(address)) > 1
     return people
-
-
-def owner_of(plan: FamilyPlan) -> Q:
-    return Q(membership__family_plan=plan, membership__role="OWNER")
 
 
 def owner_among(people: dict[int, Person], plan: FamilyPlan) -> Person | None:

@@ -11,6 +11,8 @@ from django.db.models.query import get_related_populators
 
 Row = TypeVar("Row", bound=Model)
 
+MAX_KEY = 2**63 - 1  # SQLite takes no larger number
+
 
 class Parameter(Expression):
     """A value in a QuerySet that each execution gives."""
@@ -59,6 +61,10 @@ class Prepared(Generic[Row]):
             cursor.execute(compiled.sql, parameters)
             found = cursor.fetchall()
         return list(self._instances(found, compiled))
+
+    def first(self, **values: Any) -> Row | None:
+        """Execute the statement, and answer the one row that it finds, or the first of them."""
+        return next(iter(self.fetch(**values)), None)
 
     def _compile(self) -> Compiled:
         compiler = self._rows().query.get_compiler(connection=connection)

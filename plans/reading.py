@@ -13,14 +13,13 @@ from django.db.models import BigAutoField, DateTimeField, F, Model, QuerySet, Wi
 from django.db.models.functions import RowNumber
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, Moment, PlanEvent
-from plans.prepared import Parameter, Prepared
+from plans.prepared import MAX_KEY, Parameter, Prepared
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 Row = TypeVar("Row", Membership, FamilyPlanInvite, PlanEvent)
 
-MAX_KEY = 2**63 - 1
 PLAN = Parameter("plan", BigAutoField())
 BEFORE = Parameter("before", BigAutoField())
 NOW = Parameter("now", DateTimeField())

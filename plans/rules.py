@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from allauth.account.models import EmailAddress
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import BigAutoField, CharField, DateTimeField
 from django.utils.translation import gettext_lazy as _
 from email_validator import EmailNotValidError, validate_email
 
 from plans.models import (
+    DAY,
     FamilyPlan,
     FamilyPlanInvite,
     Membership,
@@ -19,14 +21,15 @@ from plans.models import (
     may_read_all_plans,
     verified_addresses,
 )
+from plans.prepared import MAX_KEY, Parameter, Prepared
 from plans.settings import PlanSettings
-from zammad.addresses import spellings
+from zammad.addresses import MAX_SPELLINGS, spellings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.utils.functional import _StrPromise
 
-    from plans.models import FamilyPlanQuerySet, Viewer
+    from plans.models import FamilyPlanInviteQuerySet, FamilyPlanQuerySet, Viewer
     from plans.people import Person
 
 
@@ -183,6 +186,41 @@ class OwnerCannotBeDetached(Refusal):
     text = _("The owner cannot be detached. Transfer the ownership or close the plan.")
 
 
+# --- What is asked of the database at every turn ------------------------------------------
+
+PLAN = Parameter("plan", BigAutoField())
+PERSON = Parameter("person", Membership._meta.get_field("user"))
+INVITE = Parameter("invite", BigAutoField())
+DIGEST = Parameter("digest", CharField())
+NOW = Parameter("now", DateTimeField())
+SINCE = Parameter("since", DateTimeField())
+ADDRESS = Parameter("address", CharField())
+SPELLINGS = [Parameter(f"spelling{n}", CharField()) for n in range(MAX_SPELLINGS)]
+
+
+def plan_and_role() -> FamilyPlanQuerySet:
+    return FamilyPlan.objects.with_role_of(PERSON).filter(pk=PLAN)
+
+
+def plan_and_room() -> FamilyPlanQuerySet:
+    return plan_and_role().with_settings().with_room(besides=INVITE, now=NOW, since=SINCE)
+
+
+PLAN_AND_ROLE = Prepared(plan_and_role)
+PLAN_WITH_ROOM = Prepared(plan_and_room)
+PLAN_WITH_ROOM_FOR_ADDRESS = Prepared(
+    lambda: plan_and_room().with_address(ADDRESS, spelt=SPELLINGS, besides=INVITE, now=NOW)
+)
+
+
+def invite_with_members() -> FamilyPlanInviteQuerySet:
+    return FamilyPlanInvite.objects.with_members_of_plan().filter(token_digest=DIGEST)
+
+
+INVITE_OF_TOKEN = Prepared(lambda: invite_with_members().select_related("family_plan"))
+LOCKED_INVITE_OF_TOKEN = Prepared(lambda: invite_with_members().select_for_update())
+
+
 # --- Who may be looked up ---------------------------------------------------------------
 
 
@@ -235,25 +273,49 @@ def invite_of_token(token: str, *, lock: bool = False) -> FamilyPlanInvite:
 
     :raises InviteNotFound:
     """
-    invites = FamilyPlanInvite.objects.with_members_of_plan().filter(token_digest=digest_of(token))
-    invites = invites.select_for_update() if lock else invites.select_related("family_plan")
-    invite = invites.first()
+    found = LOCKED_INVITE_OF_TOKEN if lock else INVITE_OF_TOKEN
+    invite = found.first(digest=digest_of(token))
     if invite is None:
         raise InviteNotFound
     return invite
 
 
-def managed_plan(person: User, plan_id: int, plans: FamilyPlanQuerySet | None = None) -> FamilyPlan:
+def managed_plan(person: User, plan_id: int) -> FamilyPlan:
     """Find a plan that the person owns, or among all if they may act for others.
-
-    One look tells an owner both that they see the plan and that they own it: between two, a
-    plan that closes meanwhile would be seen and then forbidden.
 
     :raises PlanNotFound:
     :raises NotPermitted:
     """
-    plans = FamilyPlan.objects.all() if plans is None else plans
-    plan = plans.with_role_of(person).filter(pk=plan_id).first()
+    return _managed(person, PLAN_AND_ROLE.first(person=person.pk, plan=min(plan_id, MAX_KEY)))
+
+
+def plan_with_room(person: User, invite: FamilyPlanInvite, *, now: datetime.datetime) -> FamilyPlan:
+    """Find a plan as `managed_plan` does, with all that `check_invitable` asks, and the settings.
+
+    :raises PlanNotFound:
+    :raises NotPermitted:
+    """
+    asked = {
+        "person": person.pk,
+        "plan": min(invite.family_plan_id, MAX_KEY),
+        "invite": invite.pk or 0,
+        "now": now,
+        "since": now - DAY,
+    }
+    if not invite.email:
+        return _managed(person, PLAN_WITH_ROOM.first(**asked))
+    spelt = sorted(spellings(invite.email))
+    spelt += spelt[:1] * (len(SPELLINGS) - len(spelt))
+    asked |= {"address": invite.email} | {f"spelling{n}": each for n, each in enumerate(spelt)}
+    return _managed(person, PLAN_WITH_ROOM_FOR_ADDRESS.first(**asked))
+
+
+def _managed(person: User, plan: FamilyPlan | None) -> FamilyPlan:
+    """Hold what was found of a plan against who asks.
+
+    One look tells an owner both that they see the plan and that they own it: between two, a
+    plan that closes meanwhile would be seen and then forbidden.
+    """
     if plan and plan.role_now == Membership.Role.OWNER:
         return plan
     if plan is None or (plan.role_now is None and not may_read_all_plans(person)):
@@ -301,7 +363,7 @@ def check_manages(person: User, plan: FamilyPlan) -> None:
 
 
 def check_invitable(invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings: PlanSettings) -> None:
-    """Hold that a new or known invite may be sent out, for which the plan was read `with_room_for`.
+    """Hold that a new or known invite may be sent out, with what `plan_with_room` told.
 
     :raises InviteAlreadyUsed:
     :raises PlanClosed:

@@ -8,8 +8,8 @@ No HTTP or mail call is made while a transaction is open; who is told is read in
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import BigAutoField, CharField
 from django.urls import reverse
 from django.utils import timezone
 
@@ -33,7 +33,8 @@ from plans.models import (
     may_act_for_others,
     may_read_all_plans,
 )
-from plans.people import Person, owner_among, owner_of, read_people
+from plans.people import Person, owner_among, read_people
+from plans.prepared import MAX_KEY, Parameter, Prepared
 from plans.rules import (
     AlreadyInPlan,
     InvalidInput,
@@ -56,6 +57,7 @@ from plans.rules import (
     normal_address,
     owner_of_address,
     owns_address,
+    plan_with_room,
     signed_in,
     visible_invite,
     visible_membership,
@@ -69,6 +71,22 @@ if TYPE_CHECKING:
     from plans.models import FamilyPlanQuerySet, Viewer
 
 Kind = PlanEvent.Kind
+
+DIGEST = Parameter("digest", CharField())
+MEMBERSHIP = Parameter("membership", BigAutoField())
+PERSON = Parameter("person", Membership._meta.get_field("user"))
+
+
+def lock() -> FamilyPlanQuerySet:
+    """Select plans to hold, with the settings that are in force."""
+    return FamilyPlan.objects.select_for_update(of=["self"]).with_settings()
+
+
+PLAN_OF_TOKEN = Prepared(lambda: lock().filter(invites__token_digest=DIGEST))
+PLAN_OF_MEMBERSHIP = Prepared(lambda: lock().filter(memberships__pk=MEMBERSHIP))
+OWN_PLAN_OF_MEMBERSHIP = Prepared(
+    lambda: lock().filter(memberships__pk=MEMBERSHIP).filter(memberships__user=PERSON)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +217,7 @@ def _issue(
     """
     plan_settings = _check_issuable(invite, actor=actor, now=now)
     token_name, token = fetch_invite_token(expires_at=now + plan_settings.invite_ttl)
-    with _locked_plan(FamilyPlan.objects.filter(pk=invite.family_plan_id)) as (plan, now):
+    with _locked_plan(invite.family_plan_id) as (plan, now):
         # What was seen before Zammad was asked may be out of sight by now.
         if invite.pk:
             invite = visible_invite(actor, invite.pk, lock=True)
@@ -221,8 +239,7 @@ def _issue(
 
 def _check_issuable(invite: FamilyPlanInvite, *, actor: User, now: datetime.datetime) -> PlanSettings:
     """Hold right and rules in one look, and return the settings that were in force at it."""
-    plans = FamilyPlan.objects.with_room_for(invite, now=now).with_settings()
-    plan = managed_plan(actor, invite.family_plan_id, plans)
+    plan = plan_with_room(actor, invite, now=now)
     plan_settings = PlanSettings.read_with(plan)
     check_invitable(invite, plan=plan, plan_settings=plan_settings)
     return plan_settings
@@ -238,7 +255,7 @@ def revoke_invite(*, actor: Viewer, invite_id: int) -> FamilyPlanInvite:
     """
     person = signed_in(actor)
     plan_id = visible_invite(person, invite_id).family_plan_id
-    with _locked_plan(FamilyPlan.objects.filter(pk=plan_id)) as (plan, now):
+    with _locked_plan(plan_id) as (plan, now):
         invite = visible_invite(person, invite_id)
         check_manages(person, plan)
         match invite.status(now=now):
@@ -261,7 +278,7 @@ def preview_invite(*, actor: Viewer, token: str) -> InvitePreview:
     person = signed_in(actor)
     invite = invite_of_token(token)
     plan = invite.family_plan
-    people = read_people(Q(pk=person.pk) | owner_of(plan))
+    people = read_people(plan, person=person)
     if person.pk not in people:
         raise NotAuthenticated  # the account ended at this moment
     owner = owner_among(people, plan)
@@ -292,13 +309,12 @@ def accept_invite(*, actor: Viewer, token: str) -> Acceptance:
     :raises PlanFull:
     """
     person = signed_in(actor)
-    plans = FamilyPlan.objects.with_settings().filter(invites__token_digest=digest_of(token))
-    with _locked_plan(plans, missing=InviteNotFound) as (plan, now):
+    with _locked(lambda: PLAN_OF_TOKEN.first(digest=digest_of(token)), missing=InviteNotFound) as (plan, now):
         plan_settings = PlanSettings.read_with(plan)
         invite = invite_of_token(token, lock=True)
         if _locked_person(person.pk) is None:
             raise NotAuthenticated
-        people = read_people(Q(pk=person.pk) | owner_of(plan))
+        people = read_people(plan, person=person)
         member, owner = people[person.pk], owner_among(people, plan)
         check_acceptable(invite, person=member, limit=plan.limit_in_force(plan_settings), now=now)
         if invite.user_id is not None:
@@ -324,10 +340,15 @@ def detach_member(*, actor: Viewer, membership_id: int) -> Detachment:
     :raises OwnerCannotBeDetached:
     """
     person = signed_in(actor)
-    plans = FamilyPlan.objects.with_settings().filter(memberships__pk=membership_id)
-    with _locked_plan(plans, seen_by=person, missing=MembershipNotFound) as (plan, now):
+
+    def find() -> FamilyPlan | None:
+        asked = {"membership": min(membership_id, MAX_KEY)}
+        own = OWN_PLAN_OF_MEMBERSHIP.first(**asked, person=person.pk)
+        return own or (PLAN_OF_MEMBERSHIP.first(**asked) if may_read_all_plans(person) else None)
+
+    with _locked(find, missing=MembershipNotFound) as (plan, now):
         plan_settings = PlanSettings.read_with(plan)
-        people = read_people(Q(pk=person.pk) | Q(membership__pk=membership_id) | owner_of(plan))
+        people = read_people(plan, person=person, membership_id=membership_id)
         member = next((each for each in people.values() if each.seat and each.seat.pk == membership_id), None)
         asking, owner = people.get(person.pk), owner_among(people, plan)
         # What was seen before the lock may be out of sight by now.
@@ -355,12 +376,12 @@ def transfer_ownership(*, actor: Viewer, membership_id: int) -> FamilyPlan:
     """
     person = signed_in(actor)
     plan_id = visible_membership(person, membership_id).family_plan_id
-    with _locked_plan(FamilyPlan.objects.filter(pk=plan_id)) as (plan, now):
+    with _locked_plan(plan_id) as (plan, now):
         membership = visible_membership(person, membership_id)
         check_manages(person, plan)
         if membership.is_owner:
             return plan
-        people = read_people(Q(pk=membership.user_id) | owner_of(plan))
+        people = read_people(plan, person=person, membership_id=membership.pk)
         plan.memberships.filter(role=Membership.Role.OWNER).update(role=Membership.Role.MEMBER)
         membership.role = Membership.Role.OWNER
         membership.save(update_fields=["role"])
@@ -381,22 +402,21 @@ def close_plan(*, actor: Viewer, plan_id: int) -> FamilyPlan:
     """
     person = signed_in(actor)
     managed_plan(person, plan_id)
-    with _locked_plan(FamilyPlan.objects.with_settings().filter(pk=plan_id)) as (plan, now):
+    with _locked_plan(plan_id) as (plan, now):
         managed_plan(person, plan_id)
         if plan.closed_at:
             raise PlanClosed
         if plan.memberships.filter(role=Membership.Role.MEMBER).exists():
             raise PlanNotEmpty
-        ended = read_people(owner_of(plan)).values()
-        for former_owner in ended:
-            _end_membership(former_owner, now=now)
+        owner = owner_among(read_people(plan, person=person), plan)
+        if owner:
+            _end_membership(owner, now=now)
         plan.invites.open(now=now).update(expires_at=now)
         plan.closed_at = now
         plan.save(update_fields=["closed_at"])
         _record(plan, Kind.PLAN_CLOSED, actor=person, at=now)
-    if PlanSettings.read_with(plan).membership_mails:
-        for former_owner in ended:
-            tell_of_leaving(plan=plan, member=former_owner, owner=None)
+    if owner and PlanSettings.current().membership_mails:
+        tell_of_leaving(plan=plan, member=owner, owner=None)
     return plan
 
 
@@ -416,20 +436,23 @@ def public_url(page: str) -> str:
 
 
 @contextmanager
-def _locked_plan(
-    plans: FamilyPlanQuerySet, *, seen_by: User | None = None, missing: type[Refusal] = PlanNotFound
+def _locked(
+    find: Callable[[], FamilyPlan | None], *, missing: type[Refusal] = PlanNotFound
 ) -> Iterator[tuple[FamilyPlan, datetime.datetime]]:
-    """Open a transaction that holds the row of the one plan found, and read the clock in it.
+    """Open a transaction that holds the row of the plan found, and read the clock in it.
 
     A clock read before the wait for the lock would let an accept pass the very revocation
     that it waited for. Durable: when the service returns, what it answers is committed.
     """
     with transaction.atomic(durable=True):
-        plans = plans.select_for_update(of=["self"])
-        plan = plans.first_visible_to(seen_by) if seen_by else plans.first()
+        plan = find()
         if plan is None:
             raise missing
         yield plan, timezone.now()
+
+
+def _locked_plan(plan_id: int) -> AbstractContextManager[tuple[FamilyPlan, datetime.datetime]]:
+    return _locked(lambda: FamilyPlan.objects.select_for_update().filter(pk=plan_id).first())
 
 
 def _locked_person(user_id: int) -> User | None:

@@ -1,7 +1,6 @@
 """Who may take an invite's seat, and what they hear who may not."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import constance
 import pytest
@@ -10,7 +9,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from time_machine import TimeMachineFixture
 
 from plans import services
-from plans.models import FamilyPlan, FamilyPlanInvite, FamilyPlanQuerySet, Membership, PlanEvent
+from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from plans.rules import normal_address
 from plans.services import accept_invite, close_plan, detach_member, preview_invite, revoke_invite
 from tests.factories import InviteFactory, OwnerFactory, UserFactory, ZammadUserFactory
@@ -285,13 +284,13 @@ def test_a_link_that_died_while_one_waited_for_the_lock_is_dead(
 def test_an_invite_that_expires_while_one_waits_for_the_lock_has_expired(
     carol: User, invite: FamilyPlanInvite, time_machine: TimeMachineFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    select_for_update = FamilyPlanQuerySet.select_for_update
+    lock = services.PLAN_OF_TOKEN.first
 
-    def waits_an_hour(plans: FamilyPlanQuerySet, **how: Any) -> FamilyPlanQuerySet:
+    def waits_an_hour(**asked: object) -> FamilyPlan | None:
         time_machine.move_to(invite.expires_at, tick=False)
-        return select_for_update(plans, **how)
+        return lock(**asked)
 
-    monkeypatch.setattr(FamilyPlanQuerySet, "select_for_update", waits_an_hour)
+    monkeypatch.setattr(services.PLAN_OF_TOKEN, "first", waits_an_hour)
 
     with refused("INVITE_EXPIRED"):
         accept_invite(actor=carol, token=TOKEN)

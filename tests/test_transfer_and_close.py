@@ -1,13 +1,12 @@
 """How a plan gets another owner, and how it ends."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from time_machine import TimeMachineFixture
 
-from plans.models import FamilyPlan, FamilyPlanInvite, FamilyPlanQuerySet, Membership, PlanEvent
+from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from plans.services import close_plan, create_invite, create_plan, detach_member, transfer_ownership
 from tests.factories import InviteFactory, OwnerFactory
 from tests.refusals import refused, unchanged
@@ -154,14 +153,14 @@ def test_a_plan_is_closed_once(empty_plan: FamilyPlan, alice: User, support: Use
 def test_a_plan_that_closed_while_its_owner_waited_for_the_lock_is_gone(
     empty_plan: FamilyPlan, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    select_for_update = FamilyPlanQuerySet.select_for_update
+    select_for_update = FamilyPlan.objects.select_for_update
 
-    def closed_meanwhile(plans: FamilyPlanQuerySet, **how: Any) -> FamilyPlanQuerySet:
+    def closed_meanwhile() -> object:
         Membership.objects.all().delete()
         FamilyPlan.objects.update(closed_at=NOON)
-        return select_for_update(plans, **how)
+        return select_for_update()
 
-    monkeypatch.setattr(FamilyPlanQuerySet, "select_for_update", closed_meanwhile)
+    monkeypatch.setattr(FamilyPlan.objects, "select_for_update", closed_meanwhile)
 
     # the change is rolled back with the refusal: it stands in the same transaction
     with refused("PLAN_NOT_FOUND"):

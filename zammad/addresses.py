@@ -2,6 +2,8 @@
 
 from email_validator import EmailNotValidError, validate_email
 
+MAX_SPELLINGS = 3
+
 
 def spellings(address: str) -> set[str]:
     """List the ways in which an account or Zammad may hold an address, in lower case.
