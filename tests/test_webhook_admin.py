@@ -47,7 +47,7 @@ def test_the_list_asks_as_often_for_many_deliveries_as_for_one(
 ) -> None:
     receipts(count)
 
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(5):
         response = staff.get(reverse(LIST))
 
     assert len(response.context["cl"].result_list) == count
