@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from config.views import healthz
 from plans import models
-from tests.benchmarks.rivals.plain import node_id, with_session_token
+from tests.benchmarks.rivals.plain import node_id, sees_zammad_of, with_session_token
 
 type_defs = gql("""
     scalar DateTime
@@ -90,8 +90,8 @@ def resolve_invites(row: Any, info: Any, status: Any = None) -> Any:
 
 @membership.field("zammadUserId")
 def resolve_zammad_user_id(row: Any, info: Any) -> int | None:
-    viewed_by_self = row.user == info.context["request"].user
-    zammad_user = getattr(row.user, "zammad_user", None) if viewed_by_self else None
+    sees_zammad = sees_zammad_of(row.user, info.context["request"].user)
+    zammad_user = getattr(row.user, "zammad_user", None) if sees_zammad else None
     return zammad_user.zammad_id if zammad_user else None
 
 

@@ -17,7 +17,7 @@ from graphene_django.views import GraphQLView
 
 from config.views import healthz
 from plans import models
-from tests.benchmarks.rivals.plain import with_session_token
+from tests.benchmarks.rivals.plain import sees_zammad_of, with_session_token
 
 InviteStatus = graphene.Enum.from_enum(models.FamilyPlanInvite.Status)
 
@@ -50,7 +50,8 @@ class Membership(DjangoObjectType):
     zammad_user_id = graphene.Int()
 
     def resolve_zammad_user_id(root: Any, info: Any) -> int | None:
-        zammad_user = getattr(root.user, "zammad_user", None) if root.user == info.context.user else None
+        sees_zammad = sees_zammad_of(root.user, info.context.user)
+        zammad_user = getattr(root.user, "zammad_user", None) if sees_zammad else None
         return zammad_user.zammad_id if zammad_user else None
 
 

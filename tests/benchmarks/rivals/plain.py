@@ -75,8 +75,14 @@ def plan_as_json(plan: Any, request: HttpRequest) -> dict[str, Any]:
     }
 
 
+def sees_zammad_of(person: Any, viewer: Any) -> bool:
+    """Zammad's data is for the person and for staff with the right, as it is for all candidates."""
+    return bool(person == viewer or viewer.has_perm("zammad.view_zammaduser"))
+
+
 def member_as_json(member: Membership, request: HttpRequest, *, asks_owner: bool) -> dict[str, Any]:
-    zammad_user = getattr(member.user, "zammad_user", None) if member.user == request.user else None
+    sees_zammad = sees_zammad_of(member.user, request.user)
+    zammad_user = getattr(member.user, "zammad_user", None) if sees_zammad else None
     return {
         "id": node_id("Membership", member.pk),
         "role": member.role,

@@ -21,6 +21,7 @@ from strawberry_django.optimizer import DjangoOptimizerExtension
 from strawberry_django.relay import DjangoListConnection
 
 from plans import models
+from tests.benchmarks.rivals.plain import sees_zammad_of
 
 InviteStatus = strawberry.enum(models.FamilyPlanInvite.Status, name="InviteStatus")
 
@@ -60,9 +61,8 @@ class Membership(relay.Node):
 
     @strawberry_django.field(select_related=["user__zammad_user"])
     def zammad_user_id(self, root: strawberry.Parent[Any], info: Info) -> int | None:
-        if root.user_id != asks(info).pk:
-            return None
-        zammad_user = getattr(root.user, "zammad_user", None)
+        sees_zammad = sees_zammad_of(root.user, asks(info))
+        zammad_user = getattr(root.user, "zammad_user", None) if sees_zammad else None
         return zammad_user.zammad_id if zammad_user else None
 
 
