@@ -162,7 +162,7 @@ def running_server(
         # Each thread holds a connection, and several servers share PostgreSQL's usual hundred.
         more = {"WEB_THREADS": "8", **more}
     with scratch_database(kind, directory) as database_url:
-        server = ProductionServer(directory, database_url, zammad_url, more, command)
+        server = ProductionServer(directory, database_url, zammad_url, more, ("manage.py", command))
         try:
             server.start()
             yield server

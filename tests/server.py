@@ -28,6 +28,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 WORKERS = 3
 START_TIMEOUT = 90.0  # seconds; a busy machine takes its time to migrate
 ANSWER_TIMEOUT = 60.0
+NO_ZAMMAD = "http://127.0.0.1:9"  # nobody listens
 
 
 @contextmanager
@@ -85,10 +86,9 @@ class Server:
 
     directory: Path
     database_url: str
-    zammad_url: str = "http://127.0.0.1:9"
+    zammad_url: str = NO_ZAMMAD
     more: Mapping[str, str] = field(default_factory=dict)
-    command: str = "serve"
-    arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("manage.py", "serve")
     python: str = sys.executable
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -122,7 +122,7 @@ class Server:
         """Serve, and return once it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.python, "manage.py", self.command, *self.arguments],
+                [self.python, *self.program],
                 cwd=BASE_DIR,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -200,7 +200,9 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
 
 def test_a_server_that_finds_everything_prepared_neither_collects_nor_migrates(tmp_path: Path) -> None:
     # given static files, and a database that nobody has migrated
-    server = ProductionServer(tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", arguments=("--prepared",))
+    server = ProductionServer(
+        tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", program=("manage.py", "serve", "--prepared")
+    )
     assert server.manage("collectstatic", "--no-input").returncode == 0
 
     # when it starts

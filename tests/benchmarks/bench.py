@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -18,10 +19,11 @@ import psycopg
 from tests.benchmarks.dataset import DataSet
 from tests.benchmarks.load import BadAnswers, Load
 from tests.benchmarks.servers import SERVICE, Candidate, InProcess, OverHTTP, Stack
-from tests.server import BASE_DIR, Server, on_server, postgresql_database
+from tests.server import BASE_DIR, NO_ZAMMAD, Server, on_server, postgresql_database
 
 # Of benchmarks only: it signs the sessions of their data sets.
 SECRET_KEY = "a-key-that-signs-nothing-but-the-sessions-of-benchmarks"
+WEBHOOK_SECRET = "a-secret-of-the-webhooks-of-benchmarks"
 WARM_UP = 2.0  # seconds for each candidate, before the first round
 COMPARED = 20  # answers of each candidate
 
@@ -72,17 +74,26 @@ class Bench:
 
     # --- Servers
 
-    def server_of(self, stack: Stack, database_url: str, **more: str) -> Server:
+    def server_of(
+        self, stack: Stack, database_url: str, *, zammad_url: str = NO_ZAMMAD, **more: str
+    ) -> Server:
         """Describe a production server; `start()` starts it, and `kill()` ends it with its workers."""
         environment = {
             "DJANGO_SETTINGS_MODULE": stack.settings,
             "SECRET_KEY": SECRET_KEY,
             "WEB_CONCURRENCY": str(self.processes),
             "WEB_THREADS": str(self.threads),
+            "ZAMMAD_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+            **dict(stack.environment),
             **more,
         }
         return Server(
-            self.directory, database_url, more=environment, arguments=("--prepared",), python=stack.python
+            self.directory,
+            database_url,
+            zammad_url,
+            more=environment,
+            program=stack.program,
+            python=stack.python,
         )
 
     @contextmanager
@@ -111,17 +122,28 @@ class Bench:
         with ExitStack() as running:
             stacks = {candidate.stack for candidate in candidates}
             targets = {stack: running.enter_context(self.target(stack, database_url)) for stack in stacks}
-            hold_to_the_same(candidates, targets)
-            for candidate in candidates:
-                targets[candidate.stack].measure(candidate, WARM_UP)
-            measured: dict[str, list[Load]] = {candidate.name: [] for candidate in candidates}
-            for number in range(self.rounds):
-                sys.stderr.write(f"Round {number + 1} of {self.rounds}\n")
-                first = number % len(candidates)
-                for candidate in [*candidates[first:], *candidates[:first]]:
-                    load = targets[candidate.stack].measure(candidate, self.seconds)
-                    measured[candidate.name].append(load)
-            return measured
+            return self.compare_on(targets, candidates)
+
+    def compare_on(
+        self, targets: Mapping[Stack, Target], candidates: Sequence[Candidate]
+    ) -> dict[str, list[Load]]:
+        """Do that on what runs already.
+
+        :raises BadAnswers:
+        """
+        hold_to_the_same(candidates, targets)
+        for candidate in candidates:
+            candidate.prepare()
+            targets[candidate.stack].measure(candidate, WARM_UP)
+        measured: dict[str, list[Load]] = {candidate.name: [] for candidate in candidates}
+        for number in range(self.rounds):
+            sys.stderr.write(f"Round {number + 1} of {self.rounds}\n")
+            first = number % len(candidates)
+            for candidate in [*candidates[first:], *candidates[:first]]:
+                candidate.prepare()
+                load = targets[candidate.stack].measure(candidate, self.seconds)
+                measured[candidate.name].append(load)
+        return measured
 
 
 def fingerprint(data: DataSet) -> str:
@@ -142,8 +164,7 @@ def hold_to_the_same(candidates: Sequence[Candidate], targets: Mapping[Stack, Ta
                 raise BadAnswers(f"{candidate.name} answers {status}: {body[:1000].decode()}")
         if candidate.values is not None:
             said[candidate.name] = [candidate.values(body) for _, body in answers]
-    (first, expected), *others = said.items()
-    for name, values in others:
+    for (first, expected), (name, values) in pairwise(said.items()):
         for ours, theirs in zip(expected, values, strict=True):
             if ours != theirs:
                 raise BadAnswers(f"{first} and {name} say different things:\n{ours}\n{theirs}")

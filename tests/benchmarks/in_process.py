@@ -17,7 +17,7 @@ from django.core.wsgi import get_wsgi_application
 
 
 def environ_of(request: dict[str, Any]) -> WSGIEnvironment:
-    body = request["body"].encode()
+    body = (request["body"] + request["ending"]).encode()
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": request["method"],
         "PATH_INFO": request["path"],

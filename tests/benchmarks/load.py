@@ -23,18 +23,23 @@ class Request:
 
     path: str
     body: str = ""
+    ending: str = ""  # of the body; what is long and in all requests is kept once
     headers: Mapping[str, str] = field(default_factory=dict)
     method: str = "POST"
 
+    @property
+    def whole_body(self) -> bytes:
+        return self.body.encode() + self.ending.encode()
+
     def over_the_wire(self, port: int) -> bytes:
-        body = self.body.encode()
+        """Return all but the ending."""
         lines = [
             f"{self.method} {self.path} HTTP/1.1",
             f"Host: 127.0.0.1:{port}",
-            f"Content-Length: {len(body)}",
+            f"Content-Length: {len(self.whole_body)}",
             *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
-        return "\r\n".join([*lines, "", ""]).encode() + body
+        return "\r\n".join([*lines, "", ""]).encode() + self.body.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ def ask(request: Request, port: int) -> tuple[int, bytes]:
     """Send one request, and return the status and the body of its answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request(request.method, request.path, request.body.encode(), dict(request.headers))
+        connection.request(request.method, request.path, request.whole_body, dict(request.headers))
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -63,9 +68,9 @@ def ask(request: Request, port: int) -> tuple[int, bytes]:
 
 
 def write_for_wrk(requests: Sequence[Request], port: int, file: Path) -> None:
+    [ending] = {request.ending for request in requests}
     with file.open("wb") as stream:
-        for request in requests:
-            raw = request.over_the_wire(port)
+        for raw in [ending.encode(), *(request.over_the_wire(port) for request in requests)]:
             stream.write(b"%d\n%s" % (len(raw), raw))
 
 
@@ -92,6 +97,7 @@ def run_wrk(
             f"http://127.0.0.1:{port}",
             "--",
             str(file),
+            str(CONNECTION_THREADS),
             str(status),
             *unwanted,
         ],

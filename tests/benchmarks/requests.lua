@@ -1,19 +1,17 @@
 -- Send the prepared requests of a file in turn, and count the answers that are not as they should be.
 --
---   wrk -s requests.lua URL -- FILE STATUS [TEXT...]
+--   wrk -s requests.lua URL -- FILE THREADS STATUS [TEXT...]
 --
--- FILE holds requests as they go over the wire, each after a line with its length. An answer is bad
--- when its status is not STATUS or its body holds one of the texts. The last line of the output is
--- requests, seconds, bad answers, socket errors, and p50, p99 and maximum of the latency in ms.
+-- FILE holds what all requests end with, and then the requests as they go over the wire until there,
+-- each after a line with its length. THREADS is how many wrk has. An answer is bad when its status is
+-- not STATUS or its body holds one of the texts. The last line of the output is requests, seconds,
+-- bad answers, socket errors, and p50, p99 and maximum of the latency in ms.
 
 local threads = {}
 
 function setup(thread)
     thread:set("place", #threads)
     table.insert(threads, thread)
-    for _, other in ipairs(threads) do
-        other:set("stride", #threads)
-    end
 end
 
 function init(args)
@@ -26,17 +24,19 @@ function init(args)
         length = file:read("*number")
     end
     file:close()
-    expected = tonumber(args[2])
+    ending = table.remove(prepared, 1)
+    stride = tonumber(args[2])  -- told, for the first thread is under way before there is a second
+    expected = tonumber(args[3])
     unwanted = {}
-    for place = 3, #args do
-        table.insert(unwanted, args[place])
+    for text = 4, #args do
+        table.insert(unwanted, args[text])
     end
 end
 
 function request()
     local this = prepared[place % #prepared + 1]
     place = place + stride
-    return this
+    return this .. ending
 end
 
 function response(status, headers, body)

@@ -22,25 +22,28 @@ class Stack:
     name: str
     settings: str
     lock: Path | None = None
-
-    @property
-    def venv(self) -> Path:
-        return BASE_DIR / ".venv" / f"bench-{self.name}"
+    program: tuple[str, ...] = ("manage.py", "serve", "--prepared")
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def python(self) -> str:
-        return str(self.venv / "bin" / "python") if self.lock else sys.executable
+        return str(environment_of(self.lock) / "bin" / "python") if self.lock else sys.executable
 
     def install(self) -> None:
         """Make the virtual environment from the locked file, unless it was made from this very file."""
         if self.lock is None:
             return
-        stamp = self.venv / "installed"
+        venv = environment_of(self.lock)
+        stamp = venv / "installed"
         digest = hashlib.sha256(self.lock.read_bytes()).hexdigest()
         if not stamp.exists() or stamp.read_text() != digest:
-            installer = [sys.executable, "requirements/install.py", str(self.venv), str(self.lock)]
+            installer = [sys.executable, "requirements/install.py", str(venv), str(self.lock)]
             subprocess.run(installer, cwd=BASE_DIR, check=True, stdout=sys.stderr)
             stamp.write_text(digest)
+
+
+def environment_of(lock: Path) -> Path:
+    return BASE_DIR / ".venv" / f"bench-{lock.stem}"
 
 
 # The service itself, with those rivals that run on its packages.
@@ -58,6 +61,7 @@ class Candidate:
     values: Callable[[bytes], Any] | None = None
     status: int = 200
     unwanted: Sequence[str] = ()  # what no answer may have in its body
+    prepare: Callable[[], None] = lambda: None  # before each measurement
 
 
 class OverHTTP:
