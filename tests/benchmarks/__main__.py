@@ -14,13 +14,14 @@ from pathlib import Path
 
 import psycopg
 
-from tests.benchmarks import plan_query
+from tests.benchmarks import plan_query, webhook
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import BadAnswers
 from tests.server import on_server
 
 BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "plan-query": plan_query.run,
+    "webhook": webhook.run,
 }
 
 
