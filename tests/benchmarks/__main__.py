@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.benchmarks import plan_query, webhook
+from tests.benchmarks import mutations, plan_query, webhook
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import BadAnswers
 from tests.server import on_server
@@ -22,6 +22,7 @@ from tests.server import on_server
 BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "plan-query": plan_query.run,
     "webhook": webhook.run,
+    "mutations": mutations.run,
 }
 
 
