@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.benchmarks import mutations, plan_query, webhook
+from tests.benchmarks import mutations, plan_query, server, webhook
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import BadAnswers
 from tests.server import on_server
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "plan-query": plan_query.run,
     "webhook": webhook.run,
     "mutations": mutations.run,
+    "server": server.run,
 }
 
 
