@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.benchmarks import mutations, plan_query, server, webhook
+from tests.benchmarks import mutations, plan_query, server, soak, webhook
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import BadAnswers
 from tests.server import on_server
@@ -24,13 +24,19 @@ BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "webhook": webhook.run,
     "mutations": mutations.run,
     "server": server.run,
+    "soak": soak.run,
 }
+# What takes minutes to tell anything: it runs when it is named, such as `soak --seconds 600`.
+WHEN_NAMED = {"soak"}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument(
-        "benchmarks", nargs="*", metavar="BENCHMARK", help=f"all, or some of: {', '.join(BENCHMARKS)}"
+        "benchmarks",
+        nargs="*",
+        metavar="BENCHMARK",
+        help=f"{', '.join(BENCHMARKS)}; unnamed, all but {', '.join(WHEN_NAMED)}, which takes minutes",
     )
     server = os.environ.get("TEST_DATABASE_URL") or "postgres://postgres@127.0.0.1:5432"
     parser.add_argument(
@@ -70,7 +76,7 @@ def machine(server: str) -> str:
 
 def main() -> None:
     chosen = vars(arguments())
-    names = chosen.pop("benchmarks") or list(BENCHMARKS)
+    names = chosen.pop("benchmarks") or [name for name in BENCHMARKS if name not in WHEN_NAMED]
     ran_on = machine(chosen["server"])
     # As an exception it ends what was started; by itself it would leave servers and databases behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
