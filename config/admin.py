@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.account.admin import EmailAddressAdmin as AllauthEmailAddressAdmin
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from django import forms
@@ -9,6 +10,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.contrib.auth.models import User
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext
@@ -16,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from config.accounts import opaque_username
 from plans.admin.dashboard import figures
+from zammad.admin import ShallowPaginator
 
 # Admin signs in where everybody does, so that one limit guards one door.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
@@ -40,7 +43,7 @@ def address_of(user: User) -> str:
 # Admin writes str(user) in every list, title and history; Django's is the user name.
 User.__str__ = address_of  # type: ignore[method-assign,assignment]
 
-admin.site.unregister(User)
+admin.site.unregister([User, EmailAddress])
 
 
 class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
@@ -72,10 +75,14 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     """Find people by address and name, and tell what they may do."""
 
     list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
-    search_fields = ("email", "first_name", "last_name")
-    ordering = ("email",)
+    search_fields = ("email__istartswith", "first_name__istartswith", "last_name__istartswith")
+    search_help_text = _("The start of an address, a first or a last name.")
+    ordering = ("-pk",)
+    # The table grows for ever: nothing counts, sorts or sums up all of it.
+    paginator = ShallowPaginator
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # they count the whole table
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by = ()
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
     fieldsets = (
@@ -104,3 +111,26 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
             response.context_data["title"] = gettext("Password of %(user)s") % {"user": user}
             user.get_username = user.__str__  # the page tells it to password managers
         return response
+
+
+@admin.register(EmailAddress)
+class EmailAddressAdmin(AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
+    """Find addresses by their start; allauth's own page counts and sorts all of them."""
+
+    list_filter = ()
+    list_select_related = ("user",)
+    search_help_text = _("The start of an address.")
+    ordering = ("-pk",)
+    paginator = ShallowPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by = ()
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("email__startswith",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[EmailAddress], search_term: str
+    ) -> tuple[QuerySet[EmailAddress], bool]:
+        # As allauth keeps them.
+        return super().get_search_results(request, queryset, search_term.lower())  # type: ignore[no-any-return]

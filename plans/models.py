@@ -199,6 +199,7 @@ class FamilyPlan(models.Model):
         verbose_name_plural = _("family plans")
         indexes: ClassVar = [
             models.Index(name="open_plans", fields=["id"], condition=Q(closed_at=None)),
+            models.Index(name="closed_plans", fields=["id"], condition=Q(closed_at__isnull=False)),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(name="plan_name_not_empty", condition=~Q(name="")),

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
@@ -102,7 +102,7 @@ class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
         """
         if not users:
             return []
-        rows = [{**asdict(data), "synced_at": now, "auto_link": True} for data in users]
+        rows = [{**data.row(), "synced_at": now, "auto_link": True} for data in users]
         return self._upsert(rows, **IF_NEWER)
 
 
@@ -184,7 +184,7 @@ class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
             return None
         parameters = {
             **delivery.row(),
-            **asdict(data),
+            **data.row(),
             "synced_at": delivery.received_at,
             "auto_link": True,
             "spellings": list(spellings(data.email)),

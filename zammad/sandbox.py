@@ -262,7 +262,7 @@ class Sandbox:
         with self.lock:
             rows = self.records[table]
             now = _now()
-            row_id = max(rows, default=0) + 1
+            row_id = next(reversed(rows), 0) + 1
             record = rows[row_id] = {"id": row_id, **values, "created_at": now, "updated_at": now}
             return record
 

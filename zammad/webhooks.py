@@ -5,9 +5,9 @@ import hmac
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 # Zammad's ids are 32-bit integers. User 1 is its system user and never a person.
 MIN_ZAMMAD_ID: Final = 2
@@ -57,6 +57,10 @@ class UserData:
     active: bool
     vip: bool
     updated_at: datetime
+
+    def row(self) -> dict[str, Any]:
+        """Return the values by name, as `asdict`, which copies them as well."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def verify_signature(body: bytes, *, signature: str | None, secrets: Sequence[str]) -> None:

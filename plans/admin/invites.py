@@ -73,7 +73,12 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlanInvite]:
-        return super().get_queryset(request).select_related("family_plan", "created_by", "user")
+        return super().get_queryset(request).prefetch_related("family_plan", "created_by", "user")
+
+    def get_ordering(self, request: HttpRequest) -> Any:
+        # By the index that finds them: by number, few expired among many open ones are far apart.
+        expired = request.GET.get(StatusFilter.parameter_name) == FamilyPlanInvite.Status.EXPIRED
+        return ("-expires_at", "-pk") if expired else self.ordering
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[FamilyPlanInvite]:
         return rows.filter(pk=int(term)) if is_id(term) else rows.filter(email__startswith=term.lower())

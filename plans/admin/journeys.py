@@ -14,6 +14,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
 from django.db.models import QuerySet
@@ -70,6 +71,15 @@ def attempt(request: HttpRequest, form: forms.Form, service: Callable[..., objec
     return None
 
 
+class LimitedChangeList(ChangeList):
+    """Fetch no more than a page of rows, and say so to PostgreSQL: it then looks for these few."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if not self.multi_page:
+            self.result_list = self.queryset[: self.list_per_page]
+
+
 class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only to type checkers
     """Show rows to be read, and change them only through journeys."""
 
@@ -84,6 +94,8 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     sortable_by = ()
+    # By itself admin joins the relations shown, to all that a search finds before it is sorted.
+    list_select_related = ()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -105,6 +117,9 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
             for journey in self.journeys
         ]
         return ours + super().get_urls()
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return LimitedChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

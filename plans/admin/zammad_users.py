@@ -87,7 +87,7 @@ class ZammadUserAdmin(JourneyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ZammadUser]:
-        return super().get_queryset(request).select_related("user__membership__family_plan")
+        return super().get_queryset(request).prefetch_related("user__membership__family_plan")
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return [name for name in self.list_display if name != "plan" or may_read_all_plans(request.user)]
