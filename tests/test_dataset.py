@@ -33,12 +33,12 @@ def test_a_journey_goes_on_from_a_data_set() -> None:
         "userLimit": 9,
         "seatsTaken": 8,
         "seatsAvailable": 1,
-        "owner": {"email": "person96@example.com"},
+        "owner": {"email": "person69@example.com"},
         "members": [{"role": "OWNER", "zammadUserId": 1096}, *[{"role": "MEMBER", "zammadUserId": None}] * 4],
         "invites": {
             "edges": [
-                {"node": {"email": "invited140@example.com", "mailStatus": "SENT"}},
-                {"node": {"email": "invited139@example.com", "mailStatus": "SENT"}},
+                {"node": {"email": "invited041@example.com", "mailStatus": "SENT"}},
+                {"node": {"email": "invited931@example.com", "mailStatus": "SENT"}},
                 {"node": {"email": None, "mailStatus": "NONE"}},
             ]
         },
@@ -60,7 +60,7 @@ def test_people_of_a_data_set_sign_in_by_password_and_others_come_after_them() -
     body = {"email": "person2@example.com", "password": PASSWORD}
     signed_in = Client().post("/_allauth/app/v1/auth/login", body, content_type="application/json")
     assert signed_in.status_code == 200
-    assert User.objects.create(username="newcomer").pk == data.guest(3) + 1
+    assert User.objects.create(username="newcomer").pk == data.superuser + 1
 
     admin = User.objects.create_superuser("admin")
     guest = User.objects.get(pk=data.guest(1))

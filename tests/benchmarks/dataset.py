@@ -14,11 +14,15 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import django
+import psycopg
 from constance.codecs import dumps
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
@@ -39,6 +43,7 @@ TABLES = [
     "plans_membership",
     "plans_familyplaninvite",
     "plans_planevent",
+    "zammad_webhookdelivery",
 ]
 
 
@@ -47,14 +52,15 @@ class DataSet:
     """How much there is, and what its numbers mean; plans, people and invites count from 1.
 
     The people of a plan follow each other, its owner first; guests, who are in no plan, come after
-    all of them. A plan's invites follow each other: those its members used, then the open ones, of
-    which the first is for whoever has the link and the others are for an address.
+    all of them, and last a superuser. A plan's invites follow each other: those its members used,
+    then the open ones, of which the first is for whoever has the link and the others are for an
+    address. There is a delivery for each plan, about one of its people.
     """
 
     plans: int
     members: int = 5  # on each plan, the owner among them
     open_invites: int = 3  # on each plan
-    sessions: int = 1000  # owners of the first plans who are signed in, and as many guests
+    sessions: int = 10_000  # owners who are signed in, and as many guests
 
     @property
     def user_limit(self) -> int:
@@ -63,8 +69,8 @@ class DataSet:
 
     @property
     def owners_signed_in(self) -> range:
-        """The plans whose owners are signed in."""
-        return range(1, min(self.plans, self.sessions) + 1)
+        """The plans whose owners are signed in: all over the table, as people come."""
+        return range(1, self.plans + 1, max(1, self.plans // self.sessions))[: self.sessions]
 
     def owner(self, plan: int) -> int:
         return (plan - 1) * self.members + 1
@@ -72,12 +78,26 @@ class DataSet:
     def guest(self, number: int) -> int:
         return self.plans * self.members + number
 
+    @property
+    def superuser(self) -> int:
+        return self.guest(self.sessions + 1)
+
+    def newcomer(self, number: int) -> int:
+        """Return a person of whom nothing is known yet."""
+        return self.superuser + number
+
+    @property
+    def events(self) -> int:
+        """Count the lines of history: a plan's creation, each invite's, and each that was accepted."""
+        return self.plans * (1 + 2 * (self.members - 1) + self.open_invites)
+
     def open_invite(self, plan: int, number: int = 1) -> int:
         return (plan - 1) * (self.members - 1 + self.open_invites) + self.members - 1 + number
 
 
 def email_of(person: int) -> str:
-    return f"person{person}@example.com"
+    """Return an address whose place in the alphabet does not follow the number, as in life."""
+    return f"person{str(person)[::-1]}@example.com"
 
 
 def session_token(person: int) -> str:
@@ -88,44 +108,51 @@ def invite_token(invite: int) -> str:
     return f"{invite:043d}"
 
 
+# One part of all plans, `first` to `last`, with its people; the last part has those of no plan as well.
 # `joined` is members - 1: how many came to a plan by an invite, one each day after it was created.
 STATEMENTS = {
     "people": """
         INSERT INTO auth_user (id, password, is_superuser, username, first_name, last_name, email,
                                is_staff, is_active, date_joined)
-        SELECT n, %(password)s, false, md5('person' || n),
-               (ARRAY['Ada','Ben','Cleo','Dan','Eva','Finn','Gwen','Hugo'])[1 + n %% 8], 'Person' || n,
-               'person' || n || '@example.com', false, true, %(now)s - interval '500 days'
-        FROM generate_series(1, %(plans)s * %(members)s + %(sessions)s) n""",
+        SELECT n, %(password)s, n = %(superuser)s, md5('person' || n),
+               (ARRAY['Ada','Ben','Cleo','Dan','Eva','Finn','Gwen','Hugo'])[1 + n %% 8],
+               'Person' || reverse(n::text),
+               'person' || reverse(n::text) || '@example.com', n = %(superuser)s, true,
+               %(now)s - interval '500 days'
+        FROM generate_series(%(first_person)s, %(last_person)s) n""",
     "verified addresses": """
         INSERT INTO account_emailaddress (id, user_id, email, verified, "primary")
-        SELECT n, n, 'person' || n || '@example.com', true, true
-        FROM generate_series(1, %(plans)s * %(members)s + %(sessions)s) n""",
+        SELECT n, n, 'person' || reverse(n::text) || '@example.com', true, true
+        FROM generate_series(%(first_person)s, %(last_person)s) n""",
     "Zammad users": """
         INSERT INTO zammad_zammaduser (id, zammad_id, email, login, firstname, lastname, phone, mobile,
                                        organization, active, vip, updated_at, synced_at, user_id, auto_link)
-        SELECT n, n + 1000, 'person' || n || '@example.com', 'person' || n || '@example.com',
-               (ARRAY['Ada','Ben','Cleo','Dan','Eva','Finn','Gwen','Hugo'])[1 + n %% 8], 'Person' || n,
+        SELECT n, n + 1000, 'person' || reverse(n::text) || '@example.com',
+               'person' || reverse(n::text) || '@example.com',
+               (ARRAY['Ada','Ben','Cleo','Dan','Eva','Finn','Gwen','Hugo'])[1 + n %% 8],
+               'Person' || reverse(n::text),
                '', '', 'Organization ' || n %% 1000, true, false,
                %(now)s - interval '100 days', %(now)s - interval '100 days',
                CASE WHEN n <= %(plans)s * %(members)s THEN n END, true
-        FROM generate_series(1, %(plans)s * %(members)s + %(sessions)s) n""",
+        FROM generate_series(%(first_person)s, %(last_person)s) n""",
     "plans": """
         INSERT INTO plans_familyplan (id, name, created_at)
         SELECT n, 'Plan ' || n, %(now)s - interval '400 days' + n %% 300 * interval '1 day'
-        FROM generate_series(1, %(plans)s) n""",
+        FROM generate_series(%(first)s, %(last)s) n""",
     "memberships": """
         INSERT INTO plans_membership (id, user_id, family_plan_id, role, joined_at)
         SELECT (plan.id - 1) * %(members)s + n + 1, (plan.id - 1) * %(members)s + n + 1, plan.id,
                CASE n WHEN 0 THEN 'OWNER' ELSE 'MEMBER' END,
                plan.created_at + n * interval '1 day' + least(n, 1) * interval '1 hour'
         FROM plans_familyplan plan, generate_series(0, %(joined)s) n
+        WHERE plan.id BETWEEN %(first)s AND %(last)s
         ORDER BY plan.id, n""",
     "invites": """
         INSERT INTO plans_familyplaninvite (id, family_plan_id, created_by_id, email, token_digest,
                                             zammad_token_name, created_at, expires_at, user_id, mail_status)
         SELECT id, plan, (plan - 1) * %(members)s + 1,
-               CASE WHEN n <= %(joined)s + 1 THEN '' ELSE 'invited' || id || '@example.com' END,
+               CASE WHEN n <= %(joined)s + 1 THEN ''
+                    ELSE 'invited' || reverse(id::text) || '@example.com' END,
                encode(sha256(lpad(id::text, 43, '0')::bytea), 'hex'),
                'family-plan-invite-' || md5('invite' || id)::uuid,
                CASE WHEN n <= %(joined)s THEN created_at + n * interval '1 day'
@@ -136,34 +163,52 @@ STATEMENTS = {
                CASE WHEN n <= %(joined)s + 1 THEN 'NONE' ELSE 'SENT' END
         FROM (SELECT (plan.id - 1) * (%(joined)s + %(open_invites)s) + n AS id, plan.id AS plan, n,
                      plan.created_at
-              FROM plans_familyplan plan, generate_series(1, %(joined)s + %(open_invites)s) n) invite
+              FROM plans_familyplan plan, generate_series(1, %(joined)s + %(open_invites)s) n
+              WHERE plan.id BETWEEN %(first)s AND %(last)s) invite
         ORDER BY id""",
     "history": """
         INSERT INTO plans_planevent (family_plan_id, kind, actor_id, subject_id, invite_id, at)
         SELECT * FROM (
             SELECT family_plan_id AS plan, 'PLAN_CREATED', user_id, user_id, NULL::bigint AS invite,
                    joined_at AS at
-            FROM plans_membership WHERE role = 'OWNER'
+            FROM plans_membership
+            WHERE role = 'OWNER'
+              AND id BETWEEN (%(first)s - 1) * %(members)s + 1 AND %(last)s * %(members)s
             UNION ALL
-            SELECT family_plan_id, 'INVITE_CREATED', created_by_id, NULL, id, created_at
-            FROM plans_familyplaninvite
-            UNION ALL
-            SELECT family_plan_id, 'INVITE_ACCEPTED', user_id, user_id, id, created_at + interval '1 hour'
-            FROM plans_familyplaninvite WHERE user_id IS NOT NULL
+            SELECT family_plan_id, kind, actor, subject, id, at
+            FROM plans_familyplaninvite invite, LATERAL (VALUES
+                ('INVITE_CREATED', created_by_id, NULL, created_at),
+                ('INVITE_ACCEPTED', user_id, user_id, created_at + interval '1 hour')
+            ) line (kind, actor, subject, at)
+            WHERE (kind = 'INVITE_CREATED' OR user_id IS NOT NULL)
+              AND id BETWEEN (%(first)s - 1) * (%(joined)s + %(open_invites)s) + 1
+                         AND %(last)s * (%(joined)s + %(open_invites)s)
         ) line ORDER BY plan, at, invite""",
+    "deliveries": """
+        INSERT INTO zammad_webhookdelivery (id, delivery_id, trigger, body_digest, received_at, attempts,
+                                            outcome, detail, zammad_user_id)
+        SELECT n, md5('delivery' || n)::uuid, 'ticket created',
+               encode(sha256(n::text::bytea), 'hex'),
+               %(now)s - (%(plans)s - n) * interval '90 days' / %(plans)s, 1,
+               CASE WHEN n %% 100 = 0 THEN 'IGNORED' WHEN n %% 10 = 0 THEN 'STALE' ELSE 'APPLIED' END,
+               CASE WHEN n %% 100 = 0 THEN 'The body is not JSON.' ELSE '' END,
+               CASE WHEN n %% 100 > 0 THEN (n - 1) * %(members)s + 1 + n %% %(members)s END
+        FROM generate_series(%(first)s, %(last)s) n""",
 }
 
 
-def fill(data: DataSet) -> None:
+def fill(data: DataSet, *, at_once: int = 1) -> None:
     """Fill the tables of an empty, migrated database, whose sequences go on after it.
 
-    Sessions are valid under the SECRET_KEY in force only.
+    Sessions are valid under the SECRET_KEY in force only. What is done at once takes more
+    connections than one, and so no transaction around it.
     """
     now = timezone.now().replace(microsecond=0)
     password = make_password(PASSWORD, salt="benchmark")
     values = {
         **asdict(data),
         "joined": data.members - 1,
+        "superuser": data.superuser,
         "now": now,
         "lasts": LASTS,
         "password": password,
@@ -172,10 +217,10 @@ def fill(data: DataSet) -> None:
         cursor.execute("SELECT EXISTS (SELECT FROM auth_user) OR EXISTS (SELECT FROM plans_familyplan)")
         if cursor.fetchone() != (False,):
             sys.exit("There are people or plans in this database: name an empty one.")
-        with loading(cursor):
+        with loading(cursor, at_once):
             for rows, statement in STATEMENTS.items():
                 with timed(rows):
-                    cursor.execute(statement, values)
+                    execute(((statement, values | part) for part in parts(data, at_once)), at_once)
         for table in TABLES:
             cursor.execute(
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"  # noqa: S608
@@ -186,37 +231,81 @@ def fill(data: DataSet) -> None:
         )
 
 
+def parts(data: DataSet, count: int) -> Iterator[dict[str, int]]:
+    """Cut the plans, and the people with them, into parts that can be written at once."""
+    for done, last in pairwise(data.plans * part // count for part in range(count + 1)):
+        yield {
+            "first": done + 1,
+            "last": last,
+            "first_person": data.owner(done + 1),
+            "last_person": data.superuser if last == data.plans else last * data.members,
+        }
+
+
+def execute(jobs: Iterable[tuple[str, Mapping[str, object] | None]], at_once: int) -> None:
+    """Execute statements: in turn on this connection, or so many at once on others."""
+    if at_once == 1:
+        for job in jobs:
+            execute_one(*job)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(lambda job: execute_elsewhere(*job), jobs))
+
+
+def execute_one(statement: str, values: Mapping[str, object] | None = None) -> None:
+    connection.ensure_connection()
+    # Values within the text: the types of values beside it PostgreSQL would have to guess.
+    with psycopg.ClientCursor(connection.connection) as cursor:
+        cursor.execute(statement.encode(), values)
+
+
+def execute_elsewhere(statement: str, values: Mapping[str, object] | None = None) -> None:
+    try:
+        execute_one(statement, values)
+    finally:
+        connection.close()
+
+
 @contextmanager
-def loading(cursor: CursorWrapper) -> Iterator[None]:
+def loading(cursor: CursorWrapper, at_once: int) -> Iterator[None]:
     """Load tables without their indexes and references, and build and check these in the end.
 
     That takes half the time, and holds all constraints.
     """
-    cursor.execute(
-        """SELECT conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint
-           WHERE conrelid = ANY(%s::regclass[]) AND contype IN ('u', 'f') ORDER BY contype DESC""",
-        [TABLES],
-    )
-    constraints = cursor.fetchall()
-    for table, name, _ in constraints:
-        cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     cursor.execute(
         """SELECT indexrelid::regclass, pg_get_indexdef(indexrelid) FROM pg_index
            WHERE indrelid = ANY(%s::regclass[]) AND NOT indisprimary""",
         [TABLES],
     )
     indexes = cursor.fetchall()
+    cursor.execute(
+        """SELECT contype, conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid)
+           FROM pg_constraint WHERE conrelid = ANY(%s::regclass[]) AND contype IN ('u', 'f')""",
+        [TABLES],
+    )
+    constraints = cursor.fetchall()
+    for _, table, name, _ in constraints:
+        cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     for name, _ in indexes:
-        cursor.execute(f"DROP INDEX {name}")
+        cursor.execute(f"DROP INDEX IF EXISTS {name}")
     yield
+    # Enough to sort in memory, and for this statement only.
+    memory = "SET LOCAL maintenance_work_mem = '512MB';"
     with timed("indexes"):
-        cursor.execute("SET maintenance_work_mem = '512MB'")
-        for _, definition in indexes:
-            cursor.execute(definition)
+        execute(((f"{memory} {definition}", None) for _, definition in indexes), at_once)
     with timed("references"):
-        for table, name, definition in constraints:
-            cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
-        cursor.execute("RESET maintenance_work_mem")
+        # Added without a check and checked afterwards, a table locks no other meanwhile.
+        checks = defaultdict[str, list[str]](list)
+        for kind, table, name, definition in constraints:
+            if kind == "u":
+                cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
+            else:
+                cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID")
+                checks[table].append(f"VALIDATE CONSTRAINT {name}")
+        execute(
+            ((f"{memory} ALTER TABLE {table} {', '.join(each)}", None) for table, each in checks.items()),
+            at_once,
+        )
 
 
 @contextmanager
@@ -232,7 +321,7 @@ def sign_in(cursor: CursorWrapper, data: DataSet, password: str, *, expires_at: 
     digest = get_user_model()(password=password).get_session_auth_hash()
     store = SessionStore()
     signed_in = [data.owner(plan) for plan in data.owners_signed_in]
-    signed_in += [data.guest(number) for number in range(1, data.sessions + 1)]
+    signed_in += range(data.guest(1), data.superuser + 1)
     with timed("sessions"):
         cursor.executemany(
             "INSERT INTO django_session (session_key, session_data, expire_date) VALUES (%s, %s, %s)",
@@ -260,17 +349,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--database", required=True, help="the address of an empty database")
     parser.add_argument("--plans", type=int, required=True)
+    parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="connections (%(default)s)")
     for name in ("--members", "--open-invites", "--sessions"):
         parser.add_argument(name, type=int, default=argparse.SUPPRESS)
     given = vars(parser.parse_args())
     os.environ["DATABASE_URL"] = given.pop("database")
+    at_once = given.pop("at_once")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     call_command("migrate", interactive=False, verbosity=0)
-    fill(DataSet(**given))
-    with timed("vacuum"), connection.cursor() as cursor:
+    fill(DataSet(**given), at_once=at_once)
+    with timed("vacuum"):
         # Now, not when autovacuum finds time for it during a measurement.
-        cursor.execute(f"VACUUM (FREEZE, ANALYZE) {', '.join([*TABLES, 'django_session'])}")
+        execute(
+            ((f"VACUUM (FREEZE, ANALYZE) {table}", None) for table in [*TABLES, "django_session"]), at_once
+        )
 
 
 if __name__ == "__main__":
