@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.benchmarks import mutations, plan_query, server, soak, webhook
+from tests.benchmarks import admin, import_users, mutations, plan_query, scale, server, soak, webhook
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import BadAnswers
 from tests.server import on_server
@@ -24,10 +24,13 @@ BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "webhook": webhook.run,
     "mutations": mutations.run,
     "server": server.run,
+    "import": import_users.run,
+    "scale": scale.run,
+    "admin": admin.run,
     "soak": soak.run,
 }
 # What takes minutes to tell anything: it runs when it is named, such as `soak --seconds 600`.
-WHEN_NAMED = {"soak"}
+WHEN_NAMED = ("scale", "admin", "soak")
 
 
 def arguments() -> argparse.Namespace:
@@ -36,7 +39,7 @@ def arguments() -> argparse.Namespace:
         "benchmarks",
         nargs="*",
         metavar="BENCHMARK",
-        help=f"{', '.join(BENCHMARKS)}; unnamed, all but {', '.join(WHEN_NAMED)}, which takes minutes",
+        help=f"{', '.join(BENCHMARKS)}; unnamed, all but {', '.join(WHEN_NAMED)}, which take minutes",
     )
     server = os.environ.get("TEST_DATABASE_URL") or "postgres://postgres@127.0.0.1:5432"
     parser.add_argument(
@@ -47,6 +50,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of a server (%(default)s)")
     parser.add_argument("--threads", type=int, default=4, help="of each process (%(default)s)")
     parser.add_argument("--plans", type=int, default=1000, help="in the database (%(default)s)")
+    parser.add_argument(
+        "--large", type=int, default=1_000_000, help="plans in the database of scale and admin (%(default)s)"
+    )
     parser.add_argument(
         "--in-process", action="store_true", help="measure CPU time in one process, without a server"
     )

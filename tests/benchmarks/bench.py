@@ -41,6 +41,7 @@ class Bench:
     processes: int = field(default_factory=lambda: os.cpu_count() or 1)
     threads: int = 4  # of each process
     plans: int = 1000
+    large: int = 1_000_000  # plans where it matters how many there are
     in_process: bool = False
     keep: bool = False
 
