@@ -81,7 +81,8 @@ class OverHTTP:
         return [ask(request, self.server.port) for request in requests]
 
     def measure(self, candidate: Candidate, seconds: float) -> Load:
-        file = self.server.directory / f"{self.server.port} {candidate.name}.requests"
+        path = candidate.requests[0].path.replace("/", " ")
+        file = self.server.directory / f"{self.server.port} {candidate.name}{path}.requests"
         if not file.exists():
             write_for_wrk(candidate.requests, self.server.port, file)
         return run_wrk(
