@@ -477,8 +477,7 @@ def _record(
 
 def _end_membership(member: Person, *, now: datetime.datetime) -> FamilyPlanInvite | None:
     """Free a seat and the invite it was taken with; the old link, still out there, is dead."""
-    if member.seat:
-        member.seat.delete()
+    Membership.objects.filter(user=member.user).delete()
     if member.invite:
         member.invite.user = None
         member.invite.expires_at = now
