@@ -135,6 +135,14 @@ def test_whoever_closed_a_plan_may_begin_another(empty_plan: FamilyPlan, alice: 
     assert create_plan(actor=support, name="Again", owner_email=alice.email).has_owner(alice)
 
 
+def test_a_plan_that_never_had_an_owner_is_closed_by_staff(support: User) -> None:
+    plan = FamilyPlan.objects.create(name="Nobody's")
+
+    assert close_plan(actor=support, plan_id=plan.pk).closed_at
+
+    assert list(plan.events.values_list("kind", "actor")) == [("PLAN_CLOSED", support.pk)]
+
+
 def test_a_plan_with_members_stays_open(plan: FamilyPlan, alice: User, support: User) -> None:
     for actor in (alice, support):
         with refused("PLAN_NOT_EMPTY"):
