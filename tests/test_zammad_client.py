@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -237,6 +237,99 @@ def test_a_token_that_sees_only_itself_is_noticed(sandbox: Sandbox, client: Zamm
     assert powerless.can_list_users() is False
 
 
+def changed(sandbox: Sandbox, **updated_at: timedelta) -> None:
+    """Let all users be changed long ago, but for these ids, which were changed so long ago."""
+    now = datetime.now(UTC)
+    ago = {int(user_id.removeprefix("user")): moment for user_id, moment in updated_at.items()}
+    with sandbox.lock:
+        for user_id, user in sandbox.records["users"].items():
+            moment = now - ago.get(user_id, timedelta(days=400))
+            user["updated_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def ids(pages: Iterator[list[object]]) -> list[list[int]]:
+    return [[user["id"] for user in page] for page in pages]  # type: ignore[index]
+
+
+def test_users_changed_lately_are_searched_newest_first(sandbox: Sandbox, client: ZammadClient) -> None:
+    changed(
+        sandbox,
+        user3=timedelta(minutes=50),
+        user4=timedelta(minutes=70),
+        user5=timedelta(minutes=5),
+        user6=timedelta(hours=30),
+    )
+    sandbox.records["users"][5].update(active=False, organization="Acme Example GmbH")
+
+    pages = list(client.users_changed_within(1, "hour"))
+
+    assert ids(iter(pages)) == [[5, 3]]
+    assert {"active": False, "organization": "Acme Example GmbH"}.items() <= pages[0][0].items()  # type: ignore[attr-defined]
+    assert [call.query for call in sandbox.calls] == [
+        {
+            "condition[user.updated_at][operator]": "within last (relative)",
+            "condition[user.updated_at][range]": "hour",
+            "condition[user.updated_at][value]": "1",
+            "sort_by": "updated_at",
+            "order_by": "desc",
+            "limit": "200",
+            "expand": "true",
+            "page": page,
+        }
+        for page in ("1", "2")
+    ]
+    assert ids(client.users_changed_within(6, "minute")) == [[5]]
+    assert ids(client.users_changed_within(2, "day")) == [[5, 3, 4, 6]]
+    assert ids(client.users_changed_within(1, "minute")) == []
+
+
+def test_a_search_goes_on_although_zammad_answers_fewer_a_page(
+    sandbox: Sandbox, client: ZammadClient
+) -> None:
+    for number in range(450):
+        sandbox.add_user(f"person{number}@example.com")
+
+    pages = ids(client.users_changed_within(1, "hour", per_page=1000))
+
+    assert [len(page) for page in pages] == [200, 200, 57]
+    assert len({user_id for page in pages for user_id in page}) == 457
+
+
+def test_a_user_who_changes_between_two_pages_makes_others_come_twice_rather_than_never(
+    sandbox: Sandbox, client: ZammadClient
+) -> None:
+    changed(sandbox, **{f"user{number}": timedelta(minutes=number) for number in range(2, 8)})
+
+    pages = client.users_changed_within(1, "hour", per_page=3)
+    first = next(pages)
+    sandbox.change_user(7)  # it moves from the end to the front
+
+    assert ids(iter([first, *pages])) == [[2, 3, 4], [4, 5, 6]]
+
+
+def test_a_search_that_answers_one_page_for_ever_ends(sandbox: Sandbox, client: ZammadClient) -> None:
+    sandbox.faults.set("GET /api/v1/users/search", Reply(body=b'[{"id": 3}]'))
+
+    with pytest.raises(ZammadUnreadable, match=r"^Zammad answers the same page again and again\.$"):
+        list(client.users_changed_within(1, "hour"))
+    assert len(sandbox.calls) == 2
+
+
+def test_each_page_of_a_search_has_a_deadline(sandbox: Sandbox, hurried: ZammadClient) -> None:
+    sandbox.faults.set("GET /api/v1/users/search", Fault.DRIP_BODY)
+
+    with pytest.raises(ZammadUnreachable):
+        list(hurried.users_changed_within(1, "hour"))
+
+
+def test_a_token_that_may_not_search_is_refused(sandbox: Sandbox) -> None:
+    sandbox.add_token(2, "powerless", name="without permissions")
+    powerless = ZammadClient(url=sandbox.url, token="powerless")
+
+    with pytest.raises(ZammadRefused, match=r"^Zammad answered 403: Token authorization failed\.$"):
+        list(powerless.users_changed_within(1, "hour"))
+
+
 @pytest.mark.parametrize("body", [b"{}", b"null", b"5"])
 def test_what_is_no_list_of_users_is_unreadable(sandbox: Sandbox, client: ZammadClient, body: bytes) -> None:
     sandbox.faults.set("GET /api/v1/users", Reply(body=body))
@@ -245,6 +338,8 @@ def test_what_is_no_list_of_users_is_unreadable(sandbox: Sandbox, client: Zammad
         next(client.users())
     with pytest.raises(ZammadUnreadable):
         client.can_list_users()
+    with pytest.raises(ZammadUnreadable):
+        next(client.users_changed_within(1, "hour"))
 
 
 # --- Errors ---------------------------------------------------------------------------------

@@ -26,9 +26,11 @@ READ_BYTES: Final = 64 * 1024
 BACK_OFF: Final = (0.2, 0.6)
 PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
 ROWS_PER_PAGE: Final = 500
+FOUND_PER_PAGE: Final = 200  # more than that a search cuts off
 
 # What an admin manages: a ticket that meets a trigger's condition sends its webhook.
 Kind = Literal["webhook", "trigger"]
+Unit = Literal["minute", "hour", "day"]
 
 CALLS = Histogram(
     "family_plans_zammad_call_seconds",
@@ -200,6 +202,36 @@ class ZammadClient:
         """
         return self._pages("users", per_page=per_page, start_page=start_page, expand="true")
 
+    def users_changed_within(
+        self, value: int, unit: Unit, *, per_page: int = FOUND_PER_PAGE
+    ) -> Iterator[list[object]]:
+        """Read the users changed in the last minutes, hours or days, page by page, deactivated ones too.
+
+        Each page has a deadline of its own. The newest come first: a user who changes meanwhile moves
+        to the front, so that others come twice rather than never.
+
+        :raises ZammadError:
+        """
+        # Without a query Zammad asks its database, which is up to date, and never Elasticsearch:
+        # app/models/concerns/can_search.rb.
+        condition = "condition[user.updated_at]"
+        parameters = {
+            f"{condition}[operator]": "within last (relative)",
+            f"{condition}[range]": unit,
+            f"{condition}[value]": str(value),
+            "sort_by": "updated_at",
+            "order_by": "desc",
+            "limit": str(per_page),
+            "expand": "true",
+        }
+        page, before = 1, list[object]()
+        # A short page may be Zammad's own limit: only an empty one is the end.
+        while rows := self._page("users/search", page=page, **parameters):
+            if rows == before:
+                raise ZammadUnreadable("Zammad answers the same page again and again.", status=200)
+            yield rows
+            page, before = page + 1, rows
+
     def list_objects(self, kind: Kind) -> list[dict[str, Any]]:
         """List all webhooks or triggers; newer versions mask what is secret in them.
 
@@ -250,14 +282,17 @@ class ZammadClient:
     ) -> Iterator[list[object]]:
         page = start_page
         while True:
-            asked = {"page": str(page), "per_page": str(per_page), **parameters}
-            with Deadline(self._deadline) as deadline:
-                rows = _list(self._ask("GET", path, deadline=deadline, params=asked, cap=MAX_LIST_BYTES))
+            rows = self._page(path, page=page, per_page=str(per_page), **parameters)
             if rows:
                 yield rows
             if len(rows) < per_page:  # Zammad tells no total
                 return
             page += 1
+
+    def _page(self, path: str, *, page: int, **parameters: str) -> list[object]:
+        asked = {"page": str(page), **parameters}
+        with Deadline(self._deadline) as deadline:
+            return _list(self._ask("GET", path, deadline=deadline, params=asked, cap=MAX_LIST_BYTES))
 
     @_counted
     def _ask(

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum, auto
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -144,6 +144,7 @@ class Sandbox:
         self.calls: list[Call] = []
         self.deliveries: list[Delivery] = []
         self.api_token_access = True
+        self.search_conditions = True  # versions before 6.5 ignore them
         self.token = token
         self.retry_factor = retry_factor
         self.old_tokens = old_tokens
@@ -358,6 +359,23 @@ class Sandbox:
         shown = _page(ids, call, size=100)
         return 200, [self.user_json(user_id, names="expand" in call.query) for user_id in shown]
 
+    def search_users(self, call: Call, token: Record) -> tuple[int, object]:
+        """Search as versions from 6.5 on do without a query: in the database, by a condition."""
+        allowed = token["permissions"] & self.records["users"][token["user_id"]]["permissions"]
+        if not allowed & {"ticket.agent", "admin.user"}:
+            raise Refusal(403, "Token authorization failed.")
+        users = [self.records["users"][user_id] for user_id in self.records["users"]]
+        if self.search_conditions:
+            since = _changed_since(call.query)
+            users = [user for user in users if user["updated_at"] >= since]
+        users.sort(key=lambda user: user["id"])
+        users.sort(
+            key=lambda user: user[call.query.get("sort_by", "updated_at")],
+            reverse=call.query.get("order_by", "desc") == "desc",
+        )
+        shown = _page(users, call, size=50, most=200)
+        return 200, [self.user_json(user["id"], names="expand" in call.query) for user in shown]
+
     def create_ticket_by_call(self, call: Call, token: Record) -> tuple[int, object]:
         asked = _body(call)
         customer = str(asked.get("customer") or asked.get("customer_id") or "")
@@ -499,6 +517,7 @@ ROUTES: Final[list[tuple[str, str, str, Route]]] = [
     ("DELETE", API + r"user_access_token/(\d+)", "user_preferences.access_token", Sandbox.delete_token),
     ("GET", API + "users/me", "", Sandbox.me),
     ("GET", API + "users", "", Sandbox.list_users),
+    ("GET", API + "users/search", "", Sandbox.search_users),
     ("POST", API + "tickets", "ticket.agent", Sandbox.create_ticket_by_call),
     ("PUT", API + r"tickets/(\d+)", "ticket.agent", Sandbox.update_ticket_by_call),
     *(
@@ -654,10 +673,27 @@ def _webhook_id(trigger: Record) -> int:
     return webhook_id
 
 
-def _page(rows: list[T], call: Call, *, size: int) -> list[T]:
-    """Cut the page out that was asked for; `size` is Zammad's own."""
-    page, size = int(call.query.get("page", 1)), min(int(call.query.get("per_page", size)), 1000)
+def _page(rows: list[T], call: Call, *, size: int, most: int = 1000) -> list[T]:
+    """Cut the page out that was asked for; `size` is Zammad's own, and `most` its limit."""
+    asked = int(call.query.get("per_page") or call.query.get("limit") or size)
+    page, size = int(call.query.get("page", 1)), min(asked, most)
     return rows[(page - 1) * size : page * size]
+
+
+def _changed_since(query: Mapping[str, str]) -> str:
+    """Read the only condition that is understood, and return the moment it names."""
+    condition = {name: value for name, value in query.items() if name.startswith("condition")}
+    if not condition:
+        return ""
+    known = "condition[user.updated_at]"
+    unit, value = condition.get(f"{known}[range]"), condition.get(f"{known}[value]", "")
+    if (
+        condition.get(f"{known}[operator]") != "within last (relative)"
+        or unit not in {"minute", "hour", "day"}
+        or not value.isdecimal()
+    ):
+        raise Refusal(422, f"Error ID {secrets.token_urlsafe(6)}: Please contact your administrator.")
+    return _written(datetime.now(UTC) - timedelta(**{f"{unit}s": int(value)}))
 
 
 def _table(call: Call) -> str:
@@ -675,4 +711,8 @@ def _body(call: Call) -> Record:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _written(datetime.now(UTC))
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
