@@ -4,17 +4,28 @@ import io
 
 import pytest
 from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
-from zammad.sandbox import Fault, Sandbox
+from zammad.sandbox import ADMIN, Fault, Sandbox, Version
 
 MINTING = "user_preferences.access_token"
 KNOWN = "Zammad knows the token.\n"
 MINTS = "It may make invite tokens.\n"
 
 
-def check() -> tuple[str, str]:
+ENDPOINT = "https://plans.example.com/webhooks/zammad/"
+AT_ENDPOINT = ("--token-from-env", "INSTALLING", "--endpoint", ENDPOINT)
+
+
+@pytest.fixture(autouse=True)
+def _settings(settings: Settings) -> None:
+    settings.ZAMMAD_WEBHOOK_MAX_BYTES = 10 * 1024 * 1024
+    settings.ZAMMAD_WEBHOOK_SECRETS = ["the-signature-token"]
+
+
+def check(*arguments: str) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
-    call_command("check_zammad", stdout=out, stderr=err)
+    call_command("check_zammad", *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 
@@ -76,3 +87,129 @@ def test_a_zammad_that_does_not_answer_fails_the_check(sandbox: Sandbox) -> None
 
     with pytest.raises(CommandError, match=r"^Zammad could not be reached \(\w+\)\.$"):
         check()
+
+
+# --- The longest delivery -------------------------------------------------------------------------
+
+
+def test_a_cap_below_what_zammad_sends_is_warned_of(sandbox: Sandbox, settings: Settings) -> None:
+    let(sandbox, owner={MINTING, "ticket.agent"}, token={MINTING, "ticket.agent"})
+    settings.ZAMMAD_WEBHOOK_MAX_BYTES = 10 * 1024 * 1024 - 1
+
+    assert check()[1] == (
+        "Warning: ZAMMAD_WEBHOOK_MAX_BYTES is 10485759. Deliveries of Zammad reach about 9 MB, and those "
+        "longer than this are refused, and lost: set it to 10485760 at least.\n"
+    )
+
+
+def test_a_warning_is_a_failure_with_strict_alone(sandbox: Sandbox, settings: Settings) -> None:
+    let(sandbox, owner={MINTING, "ticket.agent"}, token={MINTING, "ticket.agent"})
+    check("--strict")
+
+    settings.ZAMMAD_WEBHOOK_MAX_BYTES = 1
+    check()
+    with pytest.raises(CommandError, match=r"^Warnings: 1\. Each is a failure with --strict\.$"):
+        check("--strict")
+
+
+# --- Webhook and triggers -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A Zammad with what we install, and a token that may see it."""
+    let(sandbox, owner={MINTING, "ticket.agent"}, token={MINTING, "ticket.agent"})
+    sandbox.add_token(2, "an-admin's", name="Install", permissions=ADMIN)
+    monkeypatch.setenv("INSTALLING", "an-admin's")
+    call_command("install_zammad_webhook", *AT_ENDPOINT, stdout=io.StringIO())
+    sandbox.calls.clear()
+    return sandbox
+
+
+def test_what_is_as_installed_is_told(installed: Sandbox) -> None:
+    out, warnings = check(*AT_ENDPOINT, "--strict")
+
+    assert out.splitlines()[3:] == [
+        'Webhook "Family Plans" is as install_zammad_webhook makes it.',
+        'Trigger "Family Plans: ticket created" is as install_zammad_webhook makes it.',
+        'Trigger "Family Plans: ticket updated" is as install_zammad_webhook makes it.',
+    ]
+    assert warnings == ""
+    assert {call.method for call in installed.calls} == {"GET"}
+
+
+def test_each_difference_is_named_with_both_values(installed: Sandbox) -> None:
+    installed.records["webhooks"][1].update(
+        endpoint="https://elsewhere.example.com/", pre_defined_webhook_type="Slack"
+    )
+    installed.records["triggers"][2]["execution_condition_mode"] = "selective"
+
+    out, warnings = check(*AT_ENDPOINT)
+
+    assert warnings.splitlines() == [
+        (
+            'Warning: Webhook "Family Plans": endpoint is "https://elsewhere.example.com/", not '
+            f'"{ENDPOINT}": deliveries go elsewhere.'
+        ),
+        (
+            'Warning: Webhook "Family Plans": pre_defined_webhook_type is "Slack", not "": deliveries are '
+            "made for another product, and are ignored here."
+        ),
+        (
+            'Warning: Trigger "Family Plans: ticket updated": execution_condition_mode is "selective", not '
+            '"always": updates of a ticket are not sent, but for those with a new article.'
+        ),
+    ]
+    assert 'Trigger "Family Plans: ticket created" is as' in out
+    assert {call.method for call in installed.calls} == {"GET"}
+    with pytest.raises(CommandError, match=r"^Warnings: 3\."):
+        check(*AT_ENDPOINT, "--strict")
+
+
+def test_a_signature_token_that_is_shown_is_compared_and_never_told(installed: Sandbox) -> None:
+    installed.records["webhooks"][1]["signature_token"] = "a-foreign-one"
+
+    out, warnings = check(*AT_ENDPOINT)
+
+    assert warnings == (
+        'Warning: Webhook "Family Plans": signature_token is not the first of ZAMMAD_WEBHOOK_SECRETS.\n'
+    )
+    for secret in ("a-foreign-one", "the-signature-token", "an-admin's"):
+        assert secret not in out + warnings
+
+
+def test_a_signature_token_that_is_masked_is_not_comparable_and_no_warning(installed: Sandbox) -> None:
+    installed.version = Version.V7
+
+    out, warnings = check(*AT_ENDPOINT, "--strict")
+
+    assert out.splitlines()[3:5] == [
+        'Webhook "Family Plans" is as install_zammad_webhook makes it.',
+        'Webhook "Family Plans": Zammad masks its signature_token, which is not comparable.',
+    ]
+    assert warnings == ""
+
+
+def test_what_is_not_there_is_warned_of(installed: Sandbox) -> None:
+    _, warnings = check(*AT_ENDPOINT, "--name", "Another")
+
+    assert warnings.splitlines() == [
+        'Warning: Webhook "Another" is not there: run install_zammad_webhook.',
+        'Warning: Trigger "Another: ticket created" is not there: run install_zammad_webhook.',
+        'Warning: Trigger "Another: ticket updated" is not there: run install_zammad_webhook.',
+    ]
+
+
+def test_a_token_that_may_not_see_them_fails_the_check(
+    installed: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTALLING", installed.token)
+
+    with pytest.raises(
+        CommandError, match=r"^The token or its owner lacks admin\.webhook and admin\.trigger"
+    ):
+        check(*AT_ENDPOINT)
+
+    monkeypatch.setenv("INSTALLING", "")
+    with pytest.raises(CommandError, match=r"^The environment variable INSTALLING is empty\.$"):
+        check(*AT_ENDPOINT)

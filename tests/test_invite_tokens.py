@@ -20,7 +20,7 @@ from plans.models import FamilyPlan, FamilyPlanInvite
 from plans.services import accept_invite, create_invite, reissue_invite
 from tests.factories import InviteFactory
 from tests.refusals import refused
-from zammad.sandbox import HTML_PAGE, NULL_TOKEN, Fault, Reply, Sandbox
+from zammad.sandbox import HTML_PAGE, NULL_TOKEN, Fault, Reply, Sandbox, Version
 
 pytestmark = pytest.mark.django_db
 
@@ -123,7 +123,7 @@ def test_the_invite_token_is_derived_one_way(
 
 
 def test_a_zammad_of_old_gives_as_good_a_token(plan: FamilyPlan, alice: User, sandbox: Sandbox) -> None:
-    sandbox.old_tokens = True
+    sandbox.version = Version.V6_0
 
     issued = create_invite(actor=alice, plan_id=plan.pk)
 

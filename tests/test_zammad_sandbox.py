@@ -4,9 +4,12 @@ import hashlib
 import hmac
 import io
 import json
+import os
+import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,12 +18,17 @@ from unittest import mock
 
 import pytest
 import requests
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
-from zammad.sandbox import Fault, Sandbox
+from plans.models import FamilyPlan
+from zammad.models import ZammadUser
+from zammad.sandbox import Fault, Sandbox, Version
 from zammad.webhooks import parse_customer, verify_signature
 
 TOKENS = "user_access_token"
+OBJECTS = "object_manager_attributes"
 
 
 @pytest.fixture
@@ -29,17 +37,34 @@ def zammad() -> Iterator[Sandbox]:
         yield zammad
 
 
-def ask(zammad: Sandbox, method: str, path: str, body: object = None, token: str | None = None) -> Any:
+def ask(
+    zammad: Sandbox,
+    method: str,
+    path: str,
+    body: object = None,
+    token: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Any:
     """Ask with a token, and return status and answer."""
     token = zammad.token if token is None else token
     response = requests.request(
         method,
         f"{zammad.url}/api/v1/{path}",
         json=body,
-        headers={"Authorization": f"Token token={token}"} if token else {},
+        headers={**(headers or {}), **({"Authorization": f"Token token={token}"} if token else {})},
         timeout=5,
     )
     return response.status_code, response.json()
+
+
+def refused(status: int, error: str) -> tuple[int, dict[str, str]]:
+    return status, {"error": error, "error_human": error}
+
+
+def assert_masked(answered: tuple[int, dict[str, str]]) -> None:
+    status, answer = answered
+    assert (status, list(answer)) == (422, ["error"])
+    assert re.fullmatch(r"Error ID [\w-]{8}: Please contact your administrator\.", answer["error"])
 
 
 class Receiver:
@@ -86,7 +111,7 @@ def test_a_token_is_shown_once_and_has_no_id(zammad: Sandbox) -> None:
     assert status == 200
     assert list(answer) == ["token"]
     assert len(answer["token"]) == 64
-    token = listed["tokens"][0]
+    token = listed["tokens"][1]  # the one in use was changed last
     assert {**token, "created_at": "", "updated_at": ""} == {
         "id": 2,
         "user_id": 2,
@@ -94,7 +119,7 @@ def test_a_token_is_shown_once_and_has_no_id(zammad: Sandbox) -> None:
         "name": "a",
         "preferences": {"permission": []},
         "last_used_at": None,
-        "expires_at": "2999-01-31",
+        "expires_at": "2999-01-31T00:00:00.000Z",
         "created_at": "",
         "updated_at": "",
     }
@@ -111,7 +136,7 @@ def test_names_of_tokens_are_not_unique(zammad: Sandbox) -> None:
 
 
 def test_old_versions_know_a_label_and_answer_a_name(zammad: Sandbox) -> None:
-    zammad.old_tokens = True
+    zammad.version = Version.V6_0
 
     status, answer = ask(zammad, "POST", TOKENS, {"label": "a", "permission": []})
 
@@ -121,18 +146,50 @@ def test_old_versions_know_a_label_and_answer_a_name(zammad: Sandbox) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"name": "", "permission": []}, {"label": "a", "permission": []}])
 def test_a_token_needs_a_name(zammad: Sandbox, body: object) -> None:
-    assert ask(zammad, "POST", TOKENS, body)[0] == 422
+    assert ask(zammad, "POST", TOKENS, body) == refused(422, "Name can't be blank")
     assert list(zammad.records["tokens"]) == [1]
 
 
 def test_a_token_needs_a_list_of_permissions(zammad: Sandbox) -> None:
-    assert ask(zammad, "POST", TOKENS, {"name": "a"})[0] == 422
+    assert_masked(ask(zammad, "POST", TOKENS, {"name": "a"}))
 
 
-def test_an_unreadable_date_makes_a_token_that_never_expires(zammad: Sandbox) -> None:
-    ask(zammad, "POST", TOKENS, {"name": "a", "permission": [], "expires_at": "someday"})
+def test_an_unreadable_date_made_a_token_that_never_expires_on_old_versions(zammad: Sandbox) -> None:
+    asked = {"name": "a", "label": "a", "permission": [], "expires_at": "someday"}
 
+    assert_masked(ask(zammad, "POST", TOKENS, asked))
+    zammad.version = Version.V6_0
+    assert ask(zammad, "POST", TOKENS, asked)[0] == 200
     assert zammad.records["tokens"][2]["expires_at"] is None
+
+
+def test_tokens_are_listed_by_their_last_change_and_that_in_use_is_first(zammad: Sandbox) -> None:
+    for name in ("b", "a"):
+        zammad.add_token(2, name, name=name)
+    with zammad.lock:
+        zammad.records["tokens"][2]["updated_at"] = zammad.records["tokens"][3]["updated_at"]
+
+    assert [token["name"] for token in ask(zammad, "GET", TOKENS)[1]["tokens"]] == ["Family Plans", "a", "b"]
+
+
+def test_a_token_of_somebody_who_may_not_cannot_act_as_others(zammad: Sandbox) -> None:
+    agent = zammad.add_user("agent@helpdesk.example", permissions=frozenset({"ticket.agent"}))
+    zammad.add_token(agent["id"], "powerless", name="a")
+
+    assert ask(
+        zammad, "GET", "users/me", token="powerless", headers={"From": "alice@example.com"}
+    ) == refused(403, "Current user has no permission to use 'From'/'X-On-Behalf-Of'!")
+
+
+def test_even_a_powerless_token_of_an_admin_acts_as_anybody(zammad: Sandbox) -> None:
+    agent = zammad.add_user("agent@helpdesk.example", permissions=frozenset({"ticket.agent"}))
+    zammad.add_token(2, "powerless", name="a")
+
+    _, me = ask(zammad, "GET", "users/me", token="powerless", headers={"From": "AGENT@helpdesk.example"})
+    assert me["id"] == agent["id"]
+    _, users = ask(zammad, "GET", "users", token="powerless", headers={"From": str(agent["id"])})
+    assert len(users) == 8
+    assert ask(zammad, "GET", "users", token="powerless", headers={"From": "nobody"})[0] == 403
 
 
 def test_a_token_is_dead_from_the_start_of_its_day(zammad: Sandbox) -> None:
@@ -153,9 +210,18 @@ def test_access_by_tokens_can_be_switched_off(zammad: Sandbox) -> None:
     assert ask(zammad, "GET", "users/me")[0] == 403
 
 
-@pytest.mark.parametrize(("token", "status"), [("", 403), ("nobody's", 401), ("pässword", 401)])
-def test_who_has_no_token_that_is_known_is_refused(zammad: Sandbox, token: str, status: int) -> None:
-    assert ask(zammad, "GET", "users/me", token=token)[0] == status
+@pytest.mark.parametrize(
+    ("token", "status", "error"),
+    [
+        ("", 403, "Authentication required"),
+        ("nobody's", 401, "Can't find User for Token"),
+        ("pässword", 401, "Can't find User for Token"),
+    ],
+)
+def test_a_caller_without_a_known_token_is_refused(
+    zammad: Sandbox, token: str, status: int, error: str
+) -> None:
+    assert ask(zammad, "GET", "users/me", token=token) == refused(status, error)
 
 
 def test_a_bearer_is_believed_too(zammad: Sandbox) -> None:
@@ -171,7 +237,7 @@ def test_a_token_without_permissions_may_only_say_who_it_is(zammad: Sandbox) -> 
 
     assert ask(zammad, "GET", "users/me", token="powerless")[0] == 200
     for method, path in (("GET", TOKENS), ("POST", TOKENS), ("DELETE", f"{TOKENS}/1"), ("GET", "webhooks")):
-        assert ask(zammad, method, path, token="powerless")[0] == 403
+        assert ask(zammad, method, path, token="powerless") == refused(403, "Token authorization failed.")
     status, users = ask(zammad, "GET", "users", token="powerless")
     assert (status, [user["id"] for user in users]) == (200, [2])
 
@@ -208,6 +274,97 @@ def test_names_are_told_only_when_asked_for(zammad: Sandbox) -> None:
     assert "permissions" not in me
 
 
+def test_the_search_finds_users_by_their_last_change(zammad: Sandbox) -> None:
+    for user in zammad.records["users"].values():
+        user["updated_at"] = "2020-01-01T00:00:00.000Z"
+    now = datetime.now(UTC)
+    for user_id, minutes in ((4, 10), (3, 5)):
+        moment = now - timedelta(minutes=minutes)
+        zammad.records["users"][user_id]["updated_at"] = moment.isoformat().replace("+00:00", "Z")
+    condition = "condition[user.updated_at]"
+    within = f"{condition}[operator]=within last (relative)&{condition}[range]=hour&{condition}[value]=1"
+
+    def found(query: str) -> list[int]:
+        return [user["id"] for user in ask(zammad, "GET", f"users/search?{query}")[1]]
+
+    assert found(f"{within}&sort_by=updated_at&order_by=asc") == [4, 3]
+    assert found(within) == [3, 4]
+    assert found(f"{within}&order_by=asc&limit=1&page=2") == [3]
+    assert found(f"{within}&page=2") == []
+    assert len(found("query=*")) == 7
+    for odd in (within.replace("hour", "year"), within.replace("=1", "=a"), within.replace("last", "next")):
+        assert_masked(ask(zammad, "GET", f"users/search?{odd}"))
+
+    zammad.version = Version.V6_0
+    assert len(found(within)) == 7
+
+
+def test_the_search_answers_fifty_users_unless_told_and_200_at_most(zammad: Sandbox) -> None:
+    for _ in range(200):
+        zammad.add_user("")
+
+    assert len(ask(zammad, "GET", "users/search")[1]) == 50
+    assert len(ask(zammad, "GET", "users/search?limit=500")[1]) == 200
+    assert len(ask(zammad, "GET", "users/search?limit=200&page=2")[1]) == 7
+
+
+def test_the_search_is_for_agents(zammad: Sandbox) -> None:
+    zammad.add_token(2, "powerless", name="a")
+
+    assert ask(zammad, "GET", "users/search", token="powerless") == refused(
+        403, "Token authorization failed."
+    )
+
+
+ATTRIBUTE = {"object": "User", "name": "family_plan", "display": "Family plan", "data_type": "input"}
+
+
+def test_an_attribute_of_users_is_there_after_its_migration(zammad: Sandbox) -> None:
+    zammad.add_token(2, "agent's", name="a", permissions=frozenset({"ticket.agent"}))
+    for method, path in (("POST", OBJECTS), ("POST", f"{OBJECTS}_execute_migrations"), ("GET", OBJECTS)):
+        assert ask(zammad, method, path, ATTRIBUTE, token="agent's")[0] == 403
+
+    status, attribute = ask(zammad, "POST", OBJECTS, ATTRIBUTE)
+    assert (status, attribute["to_create"]) == (201, True)
+    assert ask(zammad, "POST", OBJECTS, ATTRIBUTE) == refused(422, "already exists")
+    assert_masked(ask(zammad, "POST", OBJECTS, {**ATTRIBUTE, "name": "Family plan"}))
+    status, user = ask(zammad, "PUT", "users/3", {"family_plan": "too early"}, token="agent's")
+    assert (status, "family_plan" in user) == (200, False)
+
+    assert ask(zammad, "POST", f"{OBJECTS}_execute_migrations") == (200, {})
+    assert [row["to_create"] for row in ask(zammad, "GET", OBJECTS)[1]] == [False]
+    assert ask(zammad, "GET", "users/3")[1]["family_plan"] is None
+    status, user = ask(zammad, "PUT", "users/3", {"family_plan": "ours"}, token="agent's")
+    assert (status, user["family_plan"]) == (200, "ours")
+    assert ask(zammad, "GET", "users/3")[1] == user
+
+
+def test_a_changed_user_is_newer_and_sends_no_webhook(zammad: Sandbox) -> None:
+    zammad.install_webhook("http://127.0.0.1:9/", secret="s")
+    before = ask(zammad, "GET", "users/3")[1]
+
+    status, after = ask(zammad, "PUT", "users/3", {"phone": "1", "id": 99, "nonsense": "x"})
+
+    assert status == 200
+    assert after["updated_at"] > before["updated_at"]
+    assert after == {**before, "phone": "1", "updated_by_id": 2, "updated_at": after["updated_at"]}
+    assert zammad.deliveries == []
+
+
+def test_an_agent_changes_customers_alone(zammad: Sandbox) -> None:
+    agent = zammad.add_user("agent@helpdesk.example", permissions=frozenset({"ticket.agent"}))
+    zammad.add_token(agent["id"], "agent's", name="a", permissions=frozenset({"ticket.agent"}))
+    zammad.add_token(3, "alice's", name="a", permissions=frozenset({"ticket.customer"}))
+
+    for user_id, token in ((2, "agent's"), (agent["id"], "agent's"), (4, "alice's"), (3, "alice's")):
+        assert ask(zammad, "PUT", f"users/{user_id}", {"phone": "1"}, token=token)[0] == 403
+    assert ask(zammad, "GET", "users/4", token="alice's")[0] == 403
+    assert ask(zammad, "PUT", "users/2", {"phone": "1"})[0] == 200  # whose token has admin.user
+    assert ask(zammad, "PUT", "users/99", {}, token="agent's") == refused(
+        404, "Couldn't find User with 'id'=\"99\""
+    )
+
+
 # --- Webhooks and triggers -----------------------------------------------------------------------
 
 
@@ -215,7 +372,9 @@ def test_a_webhook_is_made_changed_and_removed(zammad: Sandbox) -> None:
     status, webhook = ask(
         zammad, "POST", "webhooks", {"name": "a", "endpoint": "http://x.example/", "signature_token": "s"}
     )
-    assert (status, webhook["id"], webhook["signature_token"]) == (201, 1, "**********")
+    assert (status, webhook["id"], webhook["signature_token"]) == (201, 1, "s")
+    assert {"basic_auth_username", "basic_auth_password", "custom_payload", "preferences"} <= set(webhook)
+    assert (webhook["pre_defined_webhook_type"], webhook["created_by_id"]) == (None, 2)
 
     status, webhook = ask(zammad, "PUT", "webhooks/1", {"endpoint": "http://y.example/"})
     assert (status, webhook["name"], webhook["endpoint"]) == (200, "a", "http://y.example/")
@@ -227,10 +386,23 @@ def test_a_webhook_is_made_changed_and_removed(zammad: Sandbox) -> None:
     assert ask(zammad, "GET", "webhooks") == (200, [])
 
 
-def test_older_versions_show_the_signature_token(zammad: Sandbox) -> None:
-    zammad.masked_signatures = False
+def test_a_new_version_masks_the_signature_token_and_knows_methods(zammad: Sandbox) -> None:
+    asked = {"name": "a", "signature_token": "s", "http_method": "put", "nonsense": 1}
 
-    assert ask(zammad, "POST", "webhooks", {"name": "a", "signature_token": "s"})[1]["signature_token"] == "s"
+    assert {"http_method", "nonsense"}.isdisjoint(ask(zammad, "POST", "webhooks", asked)[1])
+    zammad.version = Version.V7
+    _, webhook = ask(zammad, "POST", "webhooks", asked)
+    assert (webhook["signature_token"], webhook["http_method"]) == ("**********", "put")
+    assert "nonsense" not in webhook
+
+
+def test_a_host_that_zammad_does_not_know_is_refused(zammad: Sandbox) -> None:
+    zammad.unknown_hosts.add("plans.example.com")
+
+    assert ask(
+        zammad, "POST", "webhooks", {"name": "a", "endpoint": "https://plans.example.com/"}
+    ) == refused(422, "The provided endpoint is invalid, it could not be resolved to a safe IP address.")
+    assert zammad.records["webhooks"] == {}
 
 
 def trigger(name: str, webhook_id: int = 1) -> dict[str, object]:
@@ -245,7 +417,7 @@ def test_only_names_of_triggers_are_unique(zammad: Sandbox) -> None:
     for _ in range(2):
         assert ask(zammad, "POST", "webhooks", {"name": "Same"})[0] == 201
     assert ask(zammad, "POST", "triggers", trigger("Same"))[0] == 201
-    assert ask(zammad, "POST", "triggers", trigger("same"))[0] == 422
+    assert ask(zammad, "POST", "triggers", trigger("same")) == refused(422, "Name has already been taken")
     assert ask(zammad, "POST", "triggers", trigger("Other"))[0] == 201
     assert ask(zammad, "PUT", "triggers/2", {"name": "SAME"})[0] == 422
     assert ask(zammad, "PUT", "triggers/2", {"active": False})[0] == 200
@@ -259,8 +431,10 @@ def test_a_trigger_needs_to_know_when_and_what(zammad: Sandbox) -> None:
 def test_a_webhook_goes_after_its_triggers(zammad: Sandbox) -> None:
     zammad.install_webhook("http://x.example/", secret="s")
 
-    assert ask(zammad, "DELETE", "webhooks/1")[0] == 422
     assert ask(zammad, "DELETE", "triggers/1")[0] == 200
+    assert ask(zammad, "DELETE", "webhooks/1") == refused(
+        422, "Cannot delete! This webhook is referenced by Trigger: Family Plans: ticket updated (#2)"
+    )
     assert ask(zammad, "DELETE", "triggers/2")[0] == 200
     assert ask(zammad, "DELETE", "webhooks/1")[0] == 200
 
@@ -268,7 +442,10 @@ def test_a_webhook_goes_after_its_triggers(zammad: Sandbox) -> None:
 def test_what_is_unknown_is_not_found(zammad: Sandbox) -> None:
     for method, path in (("GET", "webhooks/9"), ("PUT", "triggers/9"), ("DELETE", "webhooks/9")):
         assert ask(zammad, method, path, {})[0] == 404
+    assert ask(zammad, "GET", "webhooks/77") == refused(404, "Couldn't find Webhook with 'id'=\"77\"")
     assert ask(zammad, "PUT", "tickets/9", {})[0] == 404
+    for path in ("users", "users/search", "webhooks", "triggers"):
+        assert_masked(ask(zammad, "GET", f"{path}?per_page=-1"))
     assert ask(zammad, "GET", "nonsense")[0] == 404
     assert ask(zammad, "POST", "webhooks", {})[0] == 422
     assert ask(zammad, "POST", "webhooks", [])[0] == 400
@@ -328,9 +505,7 @@ def test_a_delivery_is_sent_five_times_at_most_and_rendered_anew(zammad: Sandbox
     zammad.install_webhook(receiver.url, secret="s")
     receiver.statuses = [301, 403, 500, 410, 200]
     rendered = zammad.payload
-    with mock.patch.object(
-        zammad, "payload", lambda ticket_id: {**rendered(ticket_id), "n": time.monotonic()}
-    ):
+    with mock.patch.object(zammad, "payload", lambda *event: {**rendered(*event), "n": time.monotonic()}):
         zammad.create_ticket("alice@example.com")
         zammad.settle()
 
@@ -362,6 +537,180 @@ def test_only_active_triggers_of_the_event_fire(zammad: Sandbox, receiver: Recei
     zammad.settle()
     assert json.loads(receiver.bodies[0])["ticket"]["title"] == "Hello again"
     assert [delivery.trigger for delivery in zammad.deliveries] == ["Family Plans: ticket updated"]
+
+
+UPDATES = [
+    # what is changed, and whether a selective trigger whose condition names the title fires
+    pytest.param({"title": "Hello again"}, True, id="the title"),
+    pytest.param({"state": "open"}, False, id="the state"),
+    pytest.param({"customer": "bob@example.com"}, False, id="the customer"),
+    pytest.param({"article": {"body": "Hello again"}}, True, id="an article"),
+]
+
+
+@pytest.mark.parametrize(("change", "named"), UPDATES)
+@pytest.mark.parametrize("mode", ["always", "selective", "selective, with the title in its condition"])
+def test_a_selective_trigger_misses_updates_without_an_article_or_a_change_of_what_it_names(
+    zammad: Sandbox, receiver: Receiver, change: dict[str, object], named: bool, mode: str
+) -> None:
+    zammad.install_webhook(receiver.url, secret="s")
+    condition = {"ticket.action": {"operator": "is", "value": "update"}}
+    if mode.endswith("condition"):
+        condition["ticket.title"] = {"operator": "is not", "value": "Goodbye"}
+    ask(
+        zammad,
+        "PUT",
+        "triggers/2",
+        {"execution_condition_mode": mode.partition(",")[0], "condition": condition},
+    )
+    _, ticket = ask(zammad, "POST", "tickets", {"title": "Hello", "customer_id": 3})
+    zammad.settle()
+    assert len(receiver.bodies) == 1
+
+    assert ask(zammad, "PUT", f"tickets/{ticket['id']}", change)[0] == 200
+    zammad.settle()
+
+    fires = mode == "always" or "article" in change or (named and mode.endswith("condition"))
+    assert len(receiver.bodies) == 1 + fires
+
+
+def test_an_update_that_changes_nothing_fires_nothing(zammad: Sandbox, receiver: Receiver) -> None:
+    zammad.install_webhook(receiver.url, secret="s")
+    ticket = zammad.create_ticket("alice@example.com", title="Hello")
+
+    zammad.update_ticket(ticket["id"], title="Hello")
+    zammad.settle()
+
+    assert len(receiver.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"activator": "time"},
+        {"condition": {"ticket.title": {"operator": "is", "value": ["Goodbye"]}}},
+        {"perform": {"ticket.title": {"value": "a"}}},
+    ],
+)
+def test_a_trigger_for_something_else_does_not_fire(zammad: Sandbox, change: dict[str, object]) -> None:
+    zammad.install_webhook("http://127.0.0.1:9/", secret="s")
+    ask(zammad, "PUT", "triggers/1", change)
+
+    zammad.create_ticket("alice@example.com", title="Hello")
+
+    assert zammad.deliveries == []
+
+
+def test_triggers_fire_by_the_alphabet(zammad: Sandbox, receiver: Receiver) -> None:
+    ask(zammad, "POST", "webhooks", {"name": "a", "endpoint": receiver.url})
+    for name in ("b", "C", "a"):
+        ask(zammad, "POST", "triggers", trigger(name))
+
+    zammad.create_ticket("alice@example.com")
+    zammad.settle()
+
+    assert [delivery.trigger for delivery in zammad.deliveries] == ["a", "b", "C"]
+
+
+def test_an_article_comes_with_its_event(zammad: Sandbox, receiver: Receiver) -> None:
+    zammad.install_webhook(receiver.url, secret="s")
+
+    ticket = zammad.create_ticket("alice@example.com", article="<b>Where & when?</b>")
+    zammad.settle()
+    zammad.update_ticket(ticket["id"], title="Hello again")
+    zammad.settle()
+
+    assert b"\\u003cb\\u003eWhere \\u0026 when?" in receiver.bodies[0]
+    assert json.loads(receiver.bodies[0])["article"]["body"] == "<b>Where & when?</b>"
+    assert json.loads(receiver.bodies[1])["article"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        ({"customized_payload": True, "custom_payload": '{"a": 1}'}, {"a": 1}),
+        ({"pre_defined_webhook_type": "Slack"}, {"text": "Hello"}),
+    ],
+)
+def test_a_webhook_may_send_another_shape(
+    zammad: Sandbox, receiver: Receiver, change: dict[str, object], body: object
+) -> None:
+    zammad.install_webhook(receiver.url, secret="s")
+    ask(zammad, "PUT", "webhooks/1", change)
+
+    zammad.create_ticket("alice@example.com", title="Hello")
+    zammad.settle()
+
+    assert json.loads(receiver.bodies[0]) == body
+
+
+def test_another_method_than_post_is_used_by_new_versions_alone(zammad: Sandbox, receiver: Receiver) -> None:
+    zammad.install_webhook(receiver.url, secret="s")
+    ask(zammad, "PUT", "webhooks/1", {"http_method": "put"})
+    zammad.create_ticket("alice@example.com")
+    zammad.settle()
+
+    zammad.version = Version.V7
+    ask(zammad, "PUT", "webhooks/1", {"http_method": "put"})
+    zammad.create_ticket("alice@example.com")
+    zammad.settle()
+
+    assert [delivery.statuses[0] for delivery in zammad.deliveries] == [200, 501]
+    assert len(receiver.bodies) == 1
+
+
+def test_credentials_are_sent_where_an_admin_set_them(zammad: Sandbox, receiver: Receiver) -> None:
+    zammad.version = Version.V6_0
+    zammad.install_webhook(receiver.url, secret="s")
+    ask(zammad, "PUT", "webhooks/1", {"basic_auth_username": "kim", "basic_auth_password": "pw"})
+
+    zammad.create_ticket("alice@example.com")
+    zammad.settle()
+
+    assert receiver.headers[0]["Authorization"] == "Basic a2ltOnB3"
+    assert receiver.headers[0]["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(("version", "sends"), [(Version.V6_5, 5), (Version.V7, 1)])
+def test_a_host_that_is_not_found_at_sending_is_given_up_by_new_versions(
+    zammad: Sandbox, version: Version, sends: int
+) -> None:
+    zammad.version = version
+    zammad.install_webhook("http://gone.example.com/", secret="s")
+    zammad.unknown_hosts.add("gone.example.com")
+
+    zammad.create_ticket("alice@example.com")
+    zammad.settle()
+
+    assert zammad.deliveries[0].statuses == [None] * sends
+
+
+def test_a_customer_becomes_newer_some_moments_after_a_ticket(zammad: Sandbox) -> None:
+    def updated_at(user_id: int) -> str:
+        return str(zammad.records["users"][user_id]["updated_at"])
+
+    before = {user_id: updated_at(user_id) for user_id in (3, 4, 5)}
+    ticket = zammad.create_ticket("alice@example.com")
+    zammad.update_ticket(ticket["id"], customer="bob@example.com")
+    assert {user_id: updated_at(user_id) for user_id in (3, 4, 5)} == before
+
+    zammad.count_tickets()
+    assert updated_at(3) > before[3]
+    assert updated_at(4) > before[4]
+    assert updated_at(5) == before[5]
+
+    counted = updated_at(3)
+    zammad.count_tickets()
+    assert updated_at(3) == counted
+
+
+def test_tickets_are_counted_without_a_test_too() -> None:
+    with Sandbox(count_after=0.001) as zammad:
+        before = zammad.records["users"][3]["updated_at"]
+        zammad.create_ticket("alice@example.com")
+        zammad.settle()
+
+        assert zammad.records["users"][3]["updated_at"] > before
 
 
 @pytest.mark.parametrize(
@@ -413,6 +762,37 @@ def test_faults_can_be_cleared(zammad: Sandbox) -> None:
     zammad.faults.clear()
 
     assert requests.get(zammad.url, timeout=5).status_code == 200
+
+
+# --- Our commands against it ---------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("version", Version)
+def test_each_command_of_ours_that_asks_zammad_gets_along_with_it(
+    sandbox: Sandbox, version: Version, settings: Settings, plan: FamilyPlan, alice: User
+) -> None:
+    sandbox.version = version
+    settings.ZAMMAD_WEBHOOK_SECRETS = ["a-secret"]
+    settings.ZAMMAD_WEBHOOK_MAX_BYTES = 16 * 1024 * 1024
+    lost = sandbox.add_token(2, "lost", name=f"{settings.ZAMMAD_TOKEN_PREFIX}-{uuid.uuid4()}")
+    lost["created_at"] = "2020-01-01T00:00:00.000Z"
+
+    def run(*arguments: str) -> str:
+        out = io.StringIO()
+        call_command(*arguments, stdout=out, stderr=out)
+        return out.getvalue()
+
+    assert run("install_zammad_webhook").count(": created.") == 3
+    assert run("install_zammad_webhook").count(": unchanged") == 3
+    with mock.patch.dict(os.environ, INSTALLING=sandbox.token):
+        assert run("check_zammad", "--token-from-env=INSTALLING").count("is as install_zammad_webhook") == 3
+    assert "6 created" in run("import_zammad_users")
+    assert ZammadUser.objects.get(zammad_id=3).user == alice
+    run("reconcile_invites")
+    assert [token["name"] for token in sandbox.records["tokens"].values()] == ["Family Plans"]
+    assert run("install_zammad_webhook", "--remove").count(": removed.") == 3
+    assert (sandbox.records["webhooks"], sandbox.records["triggers"]) == ({}, {})
 
 
 # --- The command ---------------------------------------------------------------------------------

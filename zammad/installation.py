@@ -1,6 +1,8 @@
 """Put our webhook and its triggers into Zammad, take them out again, and judge the tokens we use."""
 
 import ipaddress
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -37,6 +39,18 @@ class EndpointRefused(InstallationRefused):
     """Webhooks cannot go there, or would show what they tell on the way."""
 
 
+class EndpointUnresolved(InstallationRefused):
+    """Zammad found no address for the endpoint's host, or only one that it does not send to."""
+
+    def __init__(self, endpoint: str, refusal: ZammadRefused) -> None:
+        super().__init__(
+            f"{str(refusal).removesuffix('.')}. Zammad, from its own machine, found no address for "
+            f"{urlsplit(endpoint).hostname} that it would send to. Add the name to the DNS that Zammad asks, "
+            "or name another host by PUBLIC_URL or --endpoint, and run this again. Where a name is lost "
+            "later, newer versions drop deliveries without another try."
+        )
+
+
 class SignatureTokenRefused(InstallationRefused):
     def __init__(self) -> None:
         super().__init__(
@@ -52,6 +66,47 @@ class Outcome(Enum):
     ABSENT = "not there"
 
 
+# What it means that a field of a webhook or trigger holds something else than we want.
+MEANINGS: Final[dict[Kind, dict[str, str]]] = {
+    "webhook": {
+        "endpoint": "deliveries go elsewhere",
+        "ssl_verify": "the certificate of the endpoint is not checked",
+        "active": "nothing is sent",
+        "customized_payload": "deliveries have a shape of their own, and are ignored here",
+        "pre_defined_webhook_type": "deliveries are made for another product, and are ignored here",
+        "http_method": "nothing arrives, as only POST is taken here",
+    },
+    "trigger": {
+        "active": "nothing is sent",
+        "activator": "nothing is sent when a ticket is created or updated",
+        "execution_condition_mode": "updates of a ticket are not sent, but for those with a new article",
+        "condition": "it fires at other events",
+        "perform": "it does something else than to send our webhook alone",
+    },
+}
+MAX_SHOWN: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A field that holds something else in Zammad than we want."""
+
+    kind: Kind
+    field: str
+    found: object
+    wanted: object
+
+    def describe(self, verb: str) -> str:
+        """Say it in a sentence: what it is or was, what it should be, and what that means."""
+        if self.field == "signature_token":  # neither value is shown
+            if self.found:
+                return f"signature_token {verb} not the first of ZAMMAD_WEBHOOK_SECRETS."
+            return f"signature_token {verb} missing: deliveries come unsigned, and are refused here."
+        told = f"{self.field} {verb} {_shown(self.found)}, not {_shown(self.wanted)}"
+        meaning = MEANINGS[self.kind].get(self.field)
+        return f"{told}: {meaning}." if meaning else f"{told}."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What became of one webhook or trigger."""
@@ -59,15 +114,18 @@ class Step:
     kind: Kind
     name: str
     outcome: Outcome
-    # The fields in which Zammad's version differed.
-    differed: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
     # Newer versions mask the signature token: it was set without knowing whether it differed.
     token_set_blindly: bool = False
 
+    @property
+    def title(self) -> str:
+        return f'{self.kind.title()} "{self.name}"'
+
     def __str__(self) -> str:
-        told = f'{self.kind.title()} "{self.name}": {self.outcome.value}'
-        if self.differed:
-            told += f" ({', '.join(self.differed)})"
+        told = f"{self.title}: {self.outcome.value}"
+        if self.differences:
+            told += f" ({', '.join(difference.field for difference in self.differences)})"
         if self.token_set_blindly:
             told += "; Zammad does not show its signature_token, so that was set again"
         return f"{told}."
@@ -108,30 +166,51 @@ def install(
         raise SignatureTokenRefused
     webhooks, triggers = _installed(client)
     webhook = _webhook(webhooks, name)
-    wanted = {
+    try:
+        webhook_id, step = _put(
+            client,
+            "webhook",
+            webhook,
+            _wanted_webhook(name=name, endpoint=endpoint, signature_token=signature_token),
+            dry_run=dry_run,
+        )
+    except ZammadRefused as refusal:
+        if refusal.status == 422 and "resolve" in refusal.reason:
+            raise EndpointUnresolved(endpoint, refusal) from refusal
+        raise
+    yield step
+    for event, suffix in TRIGGERS.items():
+        wanted = _wanted_trigger(name=f"{name}: {suffix}", event=event, webhook_id=webhook_id)
+        yield _put(client, "trigger", triggers.get(wanted["name"].lower()), wanted, dry_run=dry_run)[1]
+
+
+def _wanted_webhook(*, name: str, endpoint: str, signature_token: str) -> dict[str, Any]:
+    return {
         "name": name,
         "endpoint": endpoint,
         "signature_token": signature_token,
         "ssl_verify": True,
         "active": True,
-        "customized_payload": False,  # we read the default one
+        # Zammad's own payload, by POST, is what we read.
+        "customized_payload": False,
+        "pre_defined_webhook_type": "",
+        "http_method": "post",
         "note": NOTE,
     }
-    webhook_id, step = _put(client, "webhook", webhook, wanted, dry_run=dry_run)
-    yield step
-    for event, suffix in TRIGGERS.items():
-        trigger_name = f"{name}: {suffix}"
-        wanted = {
-            "name": trigger_name,
-            "active": True,
-            "activator": "action",
-            "execution_condition_mode": "selective",
-            "disable_notification": True,
-            "condition": {"ticket.action": {"operator": "is", "value": event}},
-            "perform": {"notification.webhook": {"webhook_id": webhook_id}},
-            "note": NOTE,
-        }
-        yield _put(client, "trigger", triggers.get(trigger_name.lower()), wanted, dry_run=dry_run)[1]
+
+
+def _wanted_trigger(*, name: str, event: str, webhook_id: int | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "active": True,
+        "activator": "action",
+        # "selective" would fire on an update only with a new article: our condition names no attribute.
+        "execution_condition_mode": "always",
+        "disable_notification": True,
+        "condition": {"ticket.action": {"operator": "is", "value": event}},
+        "perform": {"notification.webhook": {"webhook_id": webhook_id or "(new)"}},
+        "note": NOTE,
+    }
 
 
 def uninstall(*, client: ZammadClient, name: str, dry_run: bool = False) -> Iterator[Step]:
@@ -207,19 +286,23 @@ def _put(
     if found is None:
         created = None if dry_run else client.create_object(kind, wanted)
         return created, Step(kind=kind, name=name, outcome=Outcome.CREATED)
-    # A field that is not shown is one that this version of Zammad does not have, or a secret.
-    differed = [field for field, value in wanted.items() if field in found and found[field] != value]
-    blindly = "signature_token" in wanted and _is_hidden(found.get("signature_token"))
+    differences = [
+        Difference(kind=kind, field=field, found=found[field], wanted=value)
+        for field, value in wanted.items()
+        # A field that is not shown is one that this version of Zammad does not have, or a secret.
+        if field in found and not _is_same(found[field], value)
+    ]
+    blindly = "signature_token" in wanted and _is_hidden(found)
     if blindly:
-        differed = [field for field in differed if field != "signature_token"]
-    changed = [*differed, "signature_token"] if blindly else differed
+        differences = [difference for difference in differences if difference.field != "signature_token"]
+    changed = [difference.field for difference in differences] + ["signature_token"] * blindly
     if changed and not dry_run:
         client.update_object(kind, found["id"], {field: wanted[field] for field in changed})
     step = Step(
         kind=kind,
         name=name,
-        outcome=Outcome.UPDATED if differed else Outcome.UNCHANGED,
-        differed=tuple(differed),
+        outcome=Outcome.UPDATED if differences else Outcome.UNCHANGED,
+        differences=tuple(differences),
         token_set_blindly=blindly,
     )
     return found["id"], step
@@ -232,8 +315,40 @@ def _remove(
     return Step(kind=kind, name=name, outcome=Outcome.REMOVED if removed else Outcome.ABSENT)
 
 
-def _is_hidden(shown: object) -> bool:
-    return shown is None or (isinstance(shown, str) and set(shown) == {"*"})
+def _is_same(found: object, wanted: object) -> bool:
+    """Compare a field as Zammad understands it: null is no text, and an id may be text."""
+    match wanted:
+        case "" | False:
+            return not found
+        case dict():
+            return (
+                isinstance(found, dict)
+                and found.keys() == wanted.keys()
+                and all(_is_same(found[name], value) for name, value in wanted.items())
+            )
+        case bool():
+            return found is wanted
+        case int():  # admin's pages of Zammad send ids as text
+            return str(found) == str(wanted)
+        case _:
+            return found == wanted
+
+
+def _is_hidden(webhook: dict[str, Any]) -> bool:
+    """Tell whether Zammad keeps its signature token to itself; null or "" tells that it has none."""
+    if "signature_token" not in webhook:
+        return True
+    shown = webhook["signature_token"]
+    return isinstance(shown, str) and shown != "" and set(shown) == {"*"}
+
+
+def _shown(value: object) -> str:
+    """Write a value as one printable line, without credentials of a URL."""
+    if isinstance(value, str):
+        value = re.sub(r"//[^/@]*@", "//***@", value)
+    line = json.dumps(value, ensure_ascii=False)
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
 
 
 def _is_loopback(host: str) -> bool:

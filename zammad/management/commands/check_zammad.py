@@ -1,17 +1,49 @@
-"""Check what our token may do in Zammad, and whether its owner may do too much."""
+"""Check what our token may do in Zammad, what its owner may do too much, and how webhooks are set up."""
 
-from typing import Any
+from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.conf import settings
+from django.core.management.base import CommandError, CommandParser
 
 from zammad.client import ZammadError, get_patient_client
-from zammad.installation import concern_about_minting
+from zammad.installation import InstallationRefused, Outcome, Step, concern_about_minting
+from zammad.management.installing import InstallationCommand
+
+MEBIBYTE: Final = 1024 * 1024
+# Zammad cuts an article at 1,500,000 characters, which in JSON are about 9 MB at most.
+LONGEST_DELIVERY: Final = 10 * MEBIBYTE
 
 
-class Command(BaseCommand):
-    help = "Check that ZAMMAD_API_TOKEN mints invite tokens and lists users. Asks only, and changes nothing."
+class Command(InstallationCommand):
+    help = (
+        "Check that ZAMMAD_API_TOKEN mints invite tokens and lists users and, with --token-from-env, that "
+        "webhook and triggers are as install_zammad_webhook makes them. Asks only, and changes nothing."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--token-from-env",
+            metavar="NAME",
+            help="The environment variable that holds a token with admin.webhook and admin.trigger, with "
+            "which to look at webhook and triggers.",
+        )
+        parser.add_argument("--strict", action="store_true", help="Exit 1 after a warning, too.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self._warnings = 0
+        try:
+            self._check_token()
+            self._check_longest_delivery()
+            if options["token_from_env"] is not None:
+                self._check_installation(options)
+        except (InstallationRefused, ZammadError) as error:
+            raise CommandError(str(error)) from error
+        if options["strict"] and self._warnings:
+            raise CommandError(f"Warnings: {self._warnings}. Each is a failure with --strict.")
+
+    def _check_token(self) -> None:
+        """:raises ZammadError:"""
         client = get_patient_client()
         try:
             client.me()
@@ -25,9 +57,38 @@ class Command(BaseCommand):
         if lists_users:
             self.stdout.write("It may list users, as import_zammad_users does.")
         else:
-            self._warn("The token may not list users: import_zammad_users needs ticket.agent.")
+            self.warn("The token may not list users: import_zammad_users needs ticket.agent.")
         if concern:
-            self._warn(concern)
+            self.warn(concern)
 
-    def _warn(self, text: str) -> None:
-        self.stderr.write(self.style.WARNING(f"Warning: {text}"))
+    def _check_longest_delivery(self) -> None:
+        cap = settings.ZAMMAD_WEBHOOK_MAX_BYTES
+        if cap < LONGEST_DELIVERY:
+            self.warn(
+                f"ZAMMAD_WEBHOOK_MAX_BYTES is {cap}. Deliveries of Zammad reach about 9 MB, and those longer "
+                f"than this are refused, and lost: set it to {LONGEST_DELIVERY} at least."
+            )
+
+    def _check_installation(self, options: dict[str, Any]) -> None:
+        """Hold webhook and triggers against what would be installed.
+
+        :raises InstallationRefused:
+        :raises ZammadError:
+        """
+        client = self.client(options["token_from_env"])
+        for step in self.installing(client, options, dry_run=True):
+            self._judge(step)
+
+    def _judge(self, step: Step) -> None:
+        if step.outcome is Outcome.CREATED:
+            self.warn(f"{step.title} is not there: run install_zammad_webhook.")
+        elif not step.differences:
+            self.stdout.write(f"{step.title} is as install_zammad_webhook makes it.")
+        for difference in step.differences:
+            self.warn(f"{step.title}: {difference.describe('is')}")
+        if step.token_set_blindly:
+            self.stdout.write(f"{step.title}: Zammad masks its signature_token, which is not comparable.")
+
+    def warn(self, text: str) -> None:
+        self._warnings += 1
+        super().warn(text)

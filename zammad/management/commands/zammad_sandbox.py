@@ -7,6 +7,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from zammad.sandbox import PEOPLE, Sandbox
 
+COUNT_AFTER = 5.0  # seconds
+
 
 class Command(BaseCommand):
     help = "Serve a stand-in for Zammad, for development. It forgets everything when it ends."
@@ -27,6 +29,7 @@ class Command(BaseCommand):
                 token=options["token"],
                 webhook_endpoint=options["webhook_endpoint"],
                 webhook_secret=options["webhook_secret"],
+                count_after=COUNT_AFTER,
             )
         except OSError as error:
             raise CommandError(f"The sandbox cannot listen there: {error}") from error

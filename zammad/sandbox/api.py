@@ -1,0 +1,345 @@
+"""The routes of Zammad's REST API that this project asks, and who may ask them."""
+
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+from zammad.sandbox.records import Record, Version, touch, written
+from zammad.sandbox.requests import Call, Refusal
+from zammad.sandbox.webhooks import Helpdesk
+
+USERS_PER_PAGE: Final = 100
+ROWS_PER_PAGE: Final = 500
+FOUND_PER_PAGE: Final = 50
+MOST_FOUND_PER_PAGE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what they may."""
+
+    user: Record
+    permissions: frozenset[str]
+
+    @property
+    def sees_users(self) -> bool:
+        return bool(self.permissions & {"ticket.agent", "admin.user"})
+
+
+Answer = tuple[int, object]
+
+
+def answer(desk: Helpdesk, call: Call, *, token_access: bool) -> Answer:
+    """Answer one call.
+
+    :raises Refusal:
+    """
+    for method, pattern, permission, route in ROUTES:
+        found = re.fullmatch(pattern, call.path)
+        if found and method == call.method:
+            caller = _authenticate(desk, call, token_access=token_access)
+            if permission and permission not in caller.permissions:
+                raise Refusal(403, "Token authorization failed.")
+            return route(Request(desk, call, caller), *map(int, found.groups()))
+    raise Refusal(404, "No route matches")
+
+
+def _authenticate(desk: Helpdesk, call: Call, *, token_access: bool) -> Caller:
+    scheme = re.fullmatch(r"(?:Token token=|Bearer )(.+)", call.headers.get("authorization", ""))
+    if scheme is None:
+        raise Refusal(403, "Authentication required")
+    if not token_access:
+        creates = (call.method, call.path) == ("POST", f"{API}user_access_token")
+        raise Refusal(422 if creates else 403, "API token access disabled!")
+    for token in desk.records["tokens"].values():
+        if hmac.compare_digest(token["value"].encode(), scheme[1].encode()):
+            # Dead from the start of its day.
+            if token["expires_at"] and token["expires_at"] <= datetime.now(UTC).date().isoformat():
+                raise Refusal(401, "Not authorized (token expired)!")
+            desk.use_token(token)
+            owner = desk.records["users"][token["user_id"]]
+            if behalf := call.headers.get("from") or call.headers.get("x-on-behalf-of"):
+                return _on_behalf(desk, owner, behalf)
+            return Caller(owner, token["permissions"] & owner["permissions"])
+    raise Refusal(401, "Can't find User for Token")
+
+
+def _on_behalf(desk: Helpdesk, owner: Record, behalf: str) -> Caller:
+    """Let the owner act as somebody else, with that person's rights, whatever the token may."""
+    if "admin.user" not in owner["permissions"]:
+        raise Refusal(403, "Current user has no permission to use 'From'/'X-On-Behalf-Of'!")
+    for user in desk.records["users"].values():
+        if behalf.lower() in {str(user["id"]), user["email"], user["login"]}:
+            return Caller(user, user["permissions"])
+    raise Refusal(403, f"No such user '{behalf}'")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call of somebody who was let in, and what each route answers it."""
+
+    desk: Helpdesk
+    call: Call
+    caller: Caller
+
+    # --- Tokens -----------------------------------------------------------------------------------
+
+    def list_tokens(self) -> Answer:
+        own = [
+            row for row in self.desk.records["tokens"].values() if row["user_id"] == self.caller.user["id"]
+        ]
+        own.sort(key=lambda row: str(row["name"]))
+        own.sort(key=lambda row: str(row["updated_at"]), reverse=True)
+        tokens = [
+            {
+                **{name: value for name, value in row.items() if name not in {"value", "permissions"}},
+                "action": "api",
+                "preferences": {"permission": sorted(row["permissions"])},
+                "expires_at": row["expires_at"] and f"{row['expires_at']}T00:00:00.000Z",
+            }
+            for row in own
+        ]
+        held = self.caller.user["permissions"]
+        # Above what is held stand its parents, which are not.
+        parents = {name.rpartition(".")[0] for name in held if "." in name} - held
+        permissions = [
+            {"name": name, "preferences": {} if name in held else {"disabled": True}, "active": True}
+            for name in sorted(held | parents)
+        ]
+        return 200, {"tokens": tokens, "permissions": permissions}
+
+    def create_token(self) -> Answer:
+        asked = self.call.json()
+        is_old = self.desk.version <= Version.V6_0
+        name = asked.get("label" if is_old else "name")
+        if not name:
+            raise Refusal(422, "Name can't be blank")
+        if not isinstance(asked.get("permission"), list):
+            raise Refusal.masked()
+        try:
+            expires_at = (
+                str(date.fromisoformat(asked["expires_at"][:10])) if asked.get("expires_at") else None
+            )
+        except (TypeError, ValueError):
+            if not is_old:
+                raise Refusal.masked() from None
+            expires_at = None
+        value = secrets.token_urlsafe(48)
+        permissions = frozenset(asked["permission"])
+        self.desk.add_token(
+            self.caller.user["id"], value, name=name, permissions=permissions, expires_at=expires_at
+        )
+        return 200, {"name" if is_old else "token": value}
+
+    def delete_token(self, token_id: int) -> Answer:
+        found = self.desk.records["tokens"].get(token_id)
+        if found is None or found["user_id"] != self.caller.user["id"]:
+            raise Refusal(422, "The API token could not be found.")
+        del self.desk.records["tokens"][token_id]
+        return 200, {}
+
+    # --- Users ------------------------------------------------------------------------------------
+
+    def show_me(self) -> Answer:
+        return 200, self.desk.user_json(self.caller.user["id"], names="expand" in self.call.query)
+
+    def show_user(self, user_id: int) -> Answer:
+        user = self._row("users", user_id)
+        if not self.caller.sees_users and user_id != self.caller.user["id"]:
+            raise Refusal(403, "Not authorized")
+        return 200, self.desk.user_json(user["id"], names="expand" in self.call.query)
+
+    def list_users(self) -> Answer:
+        ids = sorted(self.desk.records["users"]) if self.caller.sees_users else [self.caller.user["id"]]
+        shown = self.call.page(ids, size=USERS_PER_PAGE)
+        return 200, [self.desk.user_json(user_id, names="expand" in self.call.query) for user_id in shown]
+
+    def search_users(self) -> Answer:
+        """Search as Zammad does without a query: in its database, by a condition."""
+        if not self.caller.sees_users:
+            raise Refusal(403, "Token authorization failed.")
+        since = _changed_since(self.call.query) if self.desk.version >= Version.V6_5 else ""
+        users = [user for user in self.desk.records["users"].values() if user["updated_at"] >= since]
+        sort_by, descending = (
+            self.call.query.get("sort_by", "updated_at"),
+            self.call.query.get("order_by") != "asc",
+        )
+        if sort_by not in {"id", "email", "created_at", "updated_at"}:
+            raise Refusal.masked()
+        users.sort(key=lambda user: user[sort_by], reverse=descending)
+        shown = self.call.page(users, size=FOUND_PER_PAGE, most=MOST_FOUND_PER_PAGE)
+        return 200, [self.desk.user_json(user["id"], names="expand" in self.call.query) for user in shown]
+
+    def update_user(self, user_id: int) -> Answer:
+        """Change a user; an agent may change customers, and nobody of the staff or themself."""
+        user, asked = self._row("users", user_id), self.call.json()
+        is_customer = not any(name.startswith(("ticket.agent", "admin")) for name in user["permissions"])
+        may = "ticket.agent" in self.caller.permissions and is_customer and user_id != self.caller.user["id"]
+        if not may and "admin.user" not in self.caller.permissions:
+            raise Refusal(403, "Not authorized")
+        known = self.desk.user_fields()
+        user.update({name: value for name, value in asked.items() if name in known})
+        user["updated_by_id"] = self.caller.user["id"]
+        touch(user)
+        return 200, self.desk.user_json(user_id, names="expand" in self.call.query)
+
+    def list_attributes(self) -> Answer:
+        return 200, list(self.desk.records["attributes"].values())
+
+    def create_attribute(self) -> Answer:
+        """Take an attribute of users in, which has no column before the migration."""
+        asked = self.call.json()
+        if asked.get("object") != "User" or not re.fullmatch("[a-z][a-z0-9_]*", str(asked.get("name", ""))):
+            raise Refusal.masked()
+        if any(row["name"] == asked["name"] for row in self.desk.records["attributes"].values()):
+            raise Refusal(422, "already exists")
+        own = {"to_create": True, "to_migrate": True, "to_delete": False, "editable": True}
+        return 201, self.desk.add("attributes", **{**asked, **own})
+
+    def execute_migrations(self) -> Answer:
+        for row in self.desk.records["attributes"].values():
+            row.update(to_create=False, to_migrate=False)
+        return 200, {}
+
+    # --- Tickets ----------------------------------------------------------------------------------
+
+    def create_ticket(self) -> Answer:
+        asked = self.call.json()
+        customer = self._customer(asked)
+        if "@" not in customer or not asked.get("title"):
+            raise Refusal(422, "A ticket needs a title and a customer.")
+        return 201, self.desk.create_ticket(customer, title=str(asked["title"]), article=_article(asked))
+
+    def update_ticket(self, ticket_id: int) -> Answer:
+        self._row("tickets", ticket_id)
+        asked = self.call.json()
+        changes: dict[str, object] = {name: asked[name] for name in ("title", "state") if name in asked}
+        if customer := self._customer(asked):
+            changes["customer"] = customer
+        return 200, self.desk.update_ticket(ticket_id, article=_article(asked), **changes)
+
+    def _customer(self, asked: Record) -> str:
+        customer = str(asked.get("customer") or asked.get("customer_id") or "")
+        if customer.isdecimal():
+            known = self.desk.records["users"].get(int(customer))
+            return str(known["email"]) if known else ""
+        return customer.removeprefix("guess:")
+
+    # --- Webhooks and triggers --------------------------------------------------------------------
+
+    def list_rows(self) -> Answer:
+        rows = self.call.page([*self.desk.records[self._table()].values()], size=ROWS_PER_PAGE)
+        return 200, [self.desk.row_json(row) for row in rows]
+
+    def show_row(self, row_id: int) -> Answer:
+        return 200, self.desk.row_json(self._row(self._table(), row_id))
+
+    def create_row(self) -> Answer:
+        table, asked = self._table(), self.call.json()
+        self._check({**self.desk.shape(table), **asked}, but=None)
+        return 201, self.desk.row_json(self.desk.add_row(table, asked))
+
+    def update_row(self, row_id: int) -> Answer:
+        table = self._table()
+        row, asked = self._row(table, row_id), self.call.json()
+        changes = {name: value for name, value in asked.items() if name in self.desk.shape(table)}
+        self._check({**row, **changes}, but=row_id)
+        row.update(changes)
+        touch(row)
+        return 200, self.desk.row_json(row)
+
+    def delete_row(self, row_id: int) -> Answer:
+        table = self._table()
+        self._row(table, row_id)
+        senders = self.desk.senders_of(row_id) if table == "webhooks" else []
+        if senders:
+            named = ", ".join(f"{trigger['name']} (#{trigger['id']})" for trigger in senders)
+            raise Refusal(422, f"Cannot delete! This webhook is referenced by Trigger: {named}")
+        del self.desk.records[table][row_id]
+        return 200, {}
+
+    def _check(self, row: Record, *, but: int | None) -> None:
+        """Hold what Zammad's models hold; names of triggers are unique, those of webhooks are not."""
+        if not row["name"]:
+            raise Refusal(422, "Name can't be blank")
+        if self._table() == "webhooks":
+            if urlsplit(str(row["endpoint"])).hostname in self.desk.unknown_hosts:
+                raise Refusal(
+                    422, "The provided endpoint is invalid, it could not be resolved to a safe IP address."
+                )
+            return
+        if not (row["condition"] and row["perform"]):
+            raise Refusal(422, "Missing required value for field 'condition' or 'perform'!")
+        others = [other for other in self.desk.records["triggers"].values() if other["id"] != but]
+        if any(other["name"].lower() == row["name"].lower() for other in others):
+            raise Refusal(422, "Name has already been taken")
+
+    def _row(self, table: str, row_id: int) -> Record:
+        try:
+            return self.desk.records[table][row_id]
+        except KeyError:
+            name = table.title().removesuffix("s")
+            raise Refusal(404, f"Couldn't find {name} with 'id'=\"{row_id}\"") from None
+
+    def _table(self) -> str:
+        return self.call.path.removeprefix(API).partition("/")[0]
+
+
+def _changed_since(query: Mapping[str, str]) -> str:
+    """Read the only condition that is understood, and return the moment it names."""
+    attribute = "condition[user.updated_at]"
+    condition = {name: value for name, value in query.items() if name.startswith("condition")}
+    if not condition:
+        return ""
+    unit, value = condition.get(f"{attribute}[range]"), condition.get(f"{attribute}[value]", "")
+    if (
+        condition.get(f"{attribute}[operator]") != "within last (relative)"
+        or unit not in {"minute", "hour", "day"}
+        or not value.isdecimal()
+    ):
+        raise Refusal.masked()
+    return written(datetime.now(UTC) - timedelta(**{f"{unit}s": int(value)}))
+
+
+def _article(asked: Record) -> str:
+    article = asked.get("article")
+    return str(article.get("body") or "") if isinstance(article, dict) else ""
+
+
+API: Final = "/api/v1/"
+ROUTES: Final[list[tuple[str, str, str, Callable[..., Answer]]]] = [
+    ("GET", API + "user_access_token", "user_preferences.access_token", Request.list_tokens),
+    ("POST", API + "user_access_token", "user_preferences.access_token", Request.create_token),
+    ("DELETE", API + r"user_access_token/(\d+)", "user_preferences.access_token", Request.delete_token),
+    ("GET", API + "users/me", "", Request.show_me),
+    ("GET", API + "users/search", "", Request.search_users),
+    ("GET", API + "users", "", Request.list_users),
+    ("GET", API + r"users/(\d+)", "", Request.show_user),
+    ("PUT", API + r"users/(\d+)", "", Request.update_user),
+    ("GET", API + "object_manager_attributes", "admin.object", Request.list_attributes),
+    ("POST", API + "object_manager_attributes", "admin.object", Request.create_attribute),
+    (
+        "POST",
+        API + "object_manager_attributes_execute_migrations",
+        "admin.object",
+        Request.execute_migrations,
+    ),
+    ("POST", API + "tickets", "ticket.agent", Request.create_ticket),
+    ("PUT", API + r"tickets/(\d+)", "ticket.agent", Request.update_ticket),
+    *(
+        (method, API + table + suffix, f"admin.{table[:-1]}", route)
+        for table in ("webhooks", "triggers")
+        for method, suffix, route in (
+            ("GET", "", Request.list_rows),
+            ("POST", "", Request.create_row),
+            ("GET", r"/(\d+)", Request.show_row),
+            ("PUT", r"/(\d+)", Request.update_row),
+            ("DELETE", r"/(\d+)", Request.delete_row),
+        )
+    ),
+]

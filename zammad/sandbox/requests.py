@@ -1,0 +1,64 @@
+"""A request as the sandbox reads it, and the refusals it answers."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Refusal(Exception):
+    """An error answer of Zammad's API."""
+
+    def __init__(self, status: int, error: str, *, is_human: bool = True) -> None:
+        super().__init__(error)
+        self.status = status
+        self.answer = {"error": error, **({"error_human": error} if is_human else {})}
+
+    @classmethod
+    def masked(cls) -> Self:
+        """Refuse as Zammad does what it did not foresee: its log alone tells the reason.
+
+        Source: app/controllers/application_controller/handles_errors.rb.
+        """
+        error = f"Error ID {secrets.token_urlsafe(6)}: Please contact your administrator."
+        return cls(422, error, is_human=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that arrived."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """:raises Refusal:"""
+        try:
+            asked = json.loads(self.body)
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            raise Refusal(400, "The body is not a JSON object.")
+        return asked
+
+    def page(self, rows: list[T], *, size: int, most: int = 1000) -> list[T]:
+        """Cut the page out that was asked for; `size` is Zammad's own, and `most` its limit.
+
+        :raises Refusal:
+        """
+        try:
+            asked = int(self.query.get("per_page") or self.query.get("limit") or size)
+            page = int(self.query.get("page", 1))
+        except ValueError:
+            asked, page = 0, 1  # as Ruby reads a text
+        size = min(asked, most)
+        start = (page - 1) * size
+        if size < 0 or start < 0:
+            raise Refusal.masked()
+        return rows[start : start + size]
