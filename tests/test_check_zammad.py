@@ -149,15 +149,15 @@ def test_each_difference_is_named_with_both_values(installed: Sandbox) -> None:
     assert warnings.splitlines() == [
         (
             'Warning: Webhook "Family Plans": endpoint is "https://elsewhere.example.com/", not '
-            f'"{ENDPOINT}": deliveries go elsewhere.'
+            f'"{ENDPOINT}": deliveries are sent elsewhere.'
         ),
         (
             'Warning: Webhook "Family Plans": pre_defined_webhook_type is "Slack", not "": deliveries are '
-            "made for another product, and are ignored here."
+            "made for another product, and ignored here."
         ),
         (
             'Warning: Trigger "Family Plans: ticket updated": execution_condition_mode is "selective", not '
-            '"always": updates of a ticket are not sent, but for those with a new article.'
+            '"always": updates are sent only with a new article.'
         ),
     ]
     assert 'Trigger "Family Plans: ticket created" is as' in out

@@ -207,7 +207,7 @@ def test_a_signature_token_that_is_shown_and_differs_is_updated(sandbox: Sandbox
     run("--endpoint", ENDPOINT)
     for other, told in (
         ("another", "  signature_token was not the first of ZAMMAD_WEBHOOK_SECRETS."),
-        (None, "  signature_token was missing: deliveries come unsigned, and are refused here."),
+        (None, "  signature_token was missing: deliveries were unsigned, and refused here."),
     ):
         sandbox.records["webhooks"][1]["signature_token"] = other
 
@@ -231,10 +231,10 @@ def test_only_what_differs_is_put_right(sandbox: Sandbox) -> None:
 
     assert lines[:6] == [
         f'Webhook "Family Plans": updated (endpoint){SET_AGAIN}',
-        f'  endpoint was "{OLD}", not "{ENDPOINT}": deliveries go elsewhere.',
+        f'  endpoint was "{OLD}", not "{ENDPOINT}": deliveries were sent elsewhere.',
         'Trigger "Family Plans: ticket created": updated (name, active).',
         '  name was "FAMILY PLANS: Ticket Created", not "Family Plans: ticket created".',
-        "  active was false, not true: nothing is sent.",
+        "  active was false, not true: nothing was sent.",
         'Trigger "Family Plans: ticket updated": created.',
     ]
     assert "Nothing had to change." not in lines
@@ -249,42 +249,42 @@ def test_only_what_differs_is_put_right(sandbox: Sandbox) -> None:
 SPOILT = {
     "endpoint": (
         "https://kim:hunter2@elsewhere.example.com/hook",
-        f'"https://***@elsewhere.example.com/hook", not "{ENDPOINT}": deliveries go elsewhere',
+        f'"https://***@elsewhere.example.com/hook", not "{ENDPOINT}": deliveries were sent elsewhere',
     ),
-    "ssl_verify": (False, "false, not true: the certificate of the endpoint is not checked"),
-    "active": (False, "false, not true: nothing is sent"),
+    "ssl_verify": (False, "false, not true: the certificate of the endpoint was not checked"),
+    "active": (False, "false, not true: nothing was sent"),
     "customized_payload": (
         True,
-        "true, not false: deliveries have a shape of their own, and are ignored here",
+        "true, not false: deliveries were of a shape that is ignored here",
     ),
     "pre_defined_webhook_type": (
         "Slack",
-        '"Slack", not "": deliveries are made for another product, and are ignored here',
+        '"Slack", not "": deliveries were made for another product, and ignored here',
     ),
-    "http_method": ("put", '"put", not "post": nothing arrives, as only POST is taken here'),
+    "http_method": ("put", '"put", not "post": deliveries were refused, as only POST is taken here'),
 }
 SPOILT_TRIGGER = {
-    "active": (False, "false, not true: nothing is sent"),
+    "active": (False, "false, not true: nothing was sent"),
     "activator": (
         "time",
-        '"time", not "action": nothing is sent when a ticket is created or updated',
+        '"time", not "action": nothing was sent when a ticket is created or updated',
     ),
     "execution_condition_mode": (
         "selective",
-        '"selective", not "always": updates of a ticket are not sent, but for those with a new article',
+        '"selective", not "always": updates were sent only with a new article',
     ),
     "condition": (
         {"ticket.state_id": {"operator": "is", "value": ["1"]}},
         (
             '{"ticket.state_id": {"operator": "is", "value": ["1"]}}, not '
-            '{"ticket.action": {"operator": "is", "value": "update"}}: it fires at other events'
+            '{"ticket.action": {"operator": "is", "value": "update"}}: other events were sent'
         ),
     ),
     "perform": (
         {"notification.webhook": {"webhook_id": 77}},
         (
             '{"notification.webhook": {"webhook_id": 77}}, not {"notification.webhook": {"webhook_id": 1}}: '
-            "it does something else than to send our webhook alone"
+            "our webhook was not sent, or not alone"
         ),
     ),
 }
@@ -437,6 +437,7 @@ def test_a_dry_run_tells_and_changes_nothing(sandbox: Sandbox) -> None:
     sandbox.calls.clear()
     lines = run("--endpoint", ENDPOINT, "--dry-run")
     assert lines[1].startswith('Webhook "Family Plans": updated (endpoint)')
+    assert lines[2] == f'  endpoint is "{OLD}", not "{ENDPOINT}": deliveries are sent elsewhere.'
     assert written(sandbox) == []
 
 

@@ -66,22 +66,22 @@ class Outcome(Enum):
     ABSENT = "not there"
 
 
-# What it means that a field of a webhook or trigger holds something else than we want.
+# What follows from a field of a webhook or trigger that holds something else than we want.
 MEANINGS: Final[dict[Kind, dict[str, str]]] = {
     "webhook": {
-        "endpoint": "deliveries go elsewhere",
-        "ssl_verify": "the certificate of the endpoint is not checked",
-        "active": "nothing is sent",
-        "customized_payload": "deliveries have a shape of their own, and are ignored here",
-        "pre_defined_webhook_type": "deliveries are made for another product, and are ignored here",
-        "http_method": "nothing arrives, as only POST is taken here",
+        "endpoint": "deliveries {are} sent elsewhere",
+        "ssl_verify": "the certificate of the endpoint {is} not checked",
+        "active": "nothing {is} sent",
+        "customized_payload": "deliveries {are} of a shape that is ignored here",
+        "pre_defined_webhook_type": "deliveries {are} made for another product, and ignored here",
+        "http_method": "deliveries {are} refused, as only POST is taken here",
     },
     "trigger": {
-        "active": "nothing is sent",
-        "activator": "nothing is sent when a ticket is created or updated",
-        "execution_condition_mode": "updates of a ticket are not sent, but for those with a new article",
-        "condition": "it fires at other events",
-        "perform": "it does something else than to send our webhook alone",
+        "active": "nothing {is} sent",
+        "activator": "nothing {is} sent when a ticket is created or updated",
+        "execution_condition_mode": "updates {are} sent only with a new article",
+        "condition": "other events {are} sent",
+        "perform": "our webhook {is} not sent, or not alone",
     },
 }
 MAX_SHOWN: Final = 300
@@ -96,15 +96,17 @@ class Difference:
     found: object
     wanted: object
 
-    def describe(self, verb: str) -> str:
-        """Say it in a sentence: what it is or was, what it should be, and what that means."""
+    def describe(self, *, repaired: bool) -> str:
+        """Say in a sentence what it is (or was), what it should be, and what follows from that."""
+        verb, verbs = ("was", "were") if repaired else ("is", "are")
         if self.field == "signature_token":  # neither value is shown
             if self.found:
                 return f"signature_token {verb} not the first of ZAMMAD_WEBHOOK_SECRETS."
-            return f"signature_token {verb} missing: deliveries come unsigned, and are refused here."
+            return f"signature_token {verb} missing: deliveries {verbs} unsigned, and refused here."
         told = f"{self.field} {verb} {_shown(self.found)}, not {_shown(self.wanted)}"
-        meaning = MEANINGS[self.kind].get(self.field)
-        return f"{told}: {meaning}." if meaning else f"{told}."
+        if meaning := MEANINGS[self.kind].get(self.field):
+            told += f": {meaning.format_map({'is': verb, 'are': verbs})}"
+        return f"{told}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ customer's updated_at, which moves some moments after each ticket (`count_ticket
 attributes of users. The column of 6.5 was seen in answers, the others were read in Zammad's sources.
 """
 
+from zammad.sandbox.calls import Call
 from zammad.sandbox.faults import (
     BROKEN_JSON,
     HTML_PAGE,
@@ -34,13 +35,13 @@ from zammad.sandbox.faults import (
     Reply,
 )
 from zammad.sandbox.records import ADMIN, CUSTOMER, PEOPLE, Version
-from zammad.sandbox.requests import Call
 from zammad.sandbox.server import Sandbox
-from zammad.sandbox.webhooks import Delivery
+from zammad.sandbox.webhooks import COUNTED_AFTER, Delivery
 
 __all__ = [
     "ADMIN",
     "BROKEN_JSON",
+    "COUNTED_AFTER",
     "CUSTOMER",
     "HTML_PAGE",
     "NULL_TOKEN",

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+from zammad.sandbox.calls import Call, Refusal
 from zammad.sandbox.records import Record, Version, touch, written
-from zammad.sandbox.requests import Call, Refusal
 from zammad.sandbox.webhooks import Helpdesk
 
 USERS_PER_PAGE: Final = 100

@@ -11,9 +11,9 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from zammad.sandbox import api
+from zammad.sandbox.calls import Call, Refusal
 from zammad.sandbox.faults import Fault, Faults, Reply
 from zammad.sandbox.records import ADMIN, Version
-from zammad.sandbox.requests import Call, Refusal
 from zammad.sandbox.webhooks import Helpdesk
 
 

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from zammad.sandbox.records import Record, Records, Version, touch, webhook_id_of
 
-RETRY_WAITS: Final = (10, 20, 30, 40)  # seconds; five sends in all
+# All in seconds.
+RETRY_WAITS: Final = (10, 20, 30, 40)  # five sends in all
+COUNTED_AFTER: Final = 5.0  # about as long as Zammad's own jobs take
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from config.management.commands.serve import refuse_taken_port
 from plans.management.commands import demo_data
-from zammad.sandbox import Sandbox
+from zammad.sandbox import COUNTED_AFTER, Sandbox
 
 BANNER = """
 Family Plans is at {url}/
@@ -99,6 +99,7 @@ class Command(BaseCommand):
                     token=settings.ZAMMAD_API_TOKEN,
                     webhook_endpoint=f"{url}/webhooks/zammad/",
                     webhook_secret=next(iter(settings.ZAMMAD_WEBHOOK_SECRETS), ""),
+                    count_after=COUNTED_AFTER,
                 )
             )
         zammad = f"{settings.ZAMMAD_URL}/" + (

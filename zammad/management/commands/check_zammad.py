@@ -85,7 +85,7 @@ class Command(InstallationCommand):
         elif not step.differences:
             self.stdout.write(f"{step.title} is as install_zammad_webhook makes it.")
         for difference in step.differences:
-            self.warn(f"{step.title}: {difference.describe('is')}")
+            self.warn(f"{step.title}: {difference.describe(repaired=False)}")
         if step.token_set_blindly:
             self.stdout.write(f"{step.title}: Zammad masks its signature_token, which is not comparable.")
 

@@ -47,7 +47,7 @@ class Command(InstallationCommand):
             for step in steps:
                 self.stdout.write(str(step))
                 for difference in step.differences:
-                    self.stdout.write(f"  {difference.describe('is' if dry_run else 'was')}")
+                    self.stdout.write(f"  {difference.describe(repaired=not dry_run)}")
                 changed |= step.outcome not in {Outcome.UNCHANGED, Outcome.ABSENT}
                 set_blindly |= step.token_set_blindly
         except (InstallationRefused, ZammadError) as error:

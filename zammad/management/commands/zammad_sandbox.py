@@ -5,9 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from zammad.sandbox import PEOPLE, Sandbox
-
-COUNT_AFTER = 5.0  # seconds
+from zammad.sandbox import COUNTED_AFTER, PEOPLE, Sandbox
 
 
 class Command(BaseCommand):
@@ -29,7 +27,7 @@ class Command(BaseCommand):
                 token=options["token"],
                 webhook_endpoint=options["webhook_endpoint"],
                 webhook_secret=options["webhook_secret"],
-                count_after=COUNT_AFTER,
+                count_after=COUNTED_AFTER,
             )
         except OSError as error:
             raise CommandError(f"The sandbox cannot listen there: {error}") from error
