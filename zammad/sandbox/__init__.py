@@ -19,7 +19,8 @@ The same in all three: the order of tokens and the dates in their list; the text
 which those that nobody foresaw are masked ("Error ID ...: Please contact your administrator.", without
 error_human); From headers; unique names of triggers; which triggers fire, "selective" or "always"; a
 customer's updated_at, which moves some moments after each ticket (`count_tickets`, or `count_after`);
-attributes of users. The column of 6.5 was seen in answers, the others were read in Zammad's sources.
+attributes of users. The answers of 6.5 were seen; what differs elsewhere was read in Zammad's sources,
+but that 6.0 ignores the condition of a search is assumed.
 """
 
 from zammad.sandbox.calls import Call
