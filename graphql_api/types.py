@@ -23,7 +23,6 @@ from plans.access import Access
 from plans.models import display_name
 from plans.reading import People, PlansRead
 from plans.settings import PlanSettings
-from zammad import models as zammad_models
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User as Person
@@ -198,24 +197,19 @@ class Membership(Node):
         return self.row.joined_at
 
     @attribute(
-        "The person's id in Zammad; null until they are associated. For the person and staff who may "
-        "see Zammad's data; null for everybody else."
+        "The person's id in Zammad; null until they are associated. For staff who may see Zammad's data, "
+        "and for the person while the address in Zammad is one they have verified; null for everybody else."
     )
     def zammad_user_id(self) -> int | None:
-        found = self._known_to_zammad_as()
+        found = self.context.access.zammad_user_of(self.row)
         return found.zammad_id if found else None
 
     @attribute(
-        "The person's data in Zammad; null until they are associated. For the person and staff who may "
-        "see Zammad's data; null for everybody else."
+        "The person's data in Zammad; null until they are associated. For staff who may see Zammad's data, "
+        "and for the person while the address in Zammad is one they have verified; null for everybody else."
     )
     def zammad_user(self) -> ZammadUser | None:
-        return self._known_to_zammad_as()  # type: ignore[return-value]  # has the same attributes
-
-    def _known_to_zammad_as(self) -> zammad_models.ZammadUser | None:
-        if not self.context.access.sees_zammad_of(self.row):
-            return None
-        return getattr(self.row.user, "zammad_user", None)
+        return self.context.access.zammad_user_of(self.row)  # type: ignore[return-value]  # has the same attributes
 
 
 # --- Invites and events ----------------------------------------------------------------

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 
-from plans.models import FamilyPlan, Membership, may_read_all_plans
+from plans.models import FamilyPlan, Membership, may_read_all_plans, verified_addresses
 from plans.prepared import Parameter, Prepared
 from plans.settings import PlanSettings
+from zammad.addresses import spellings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from plans.models import Viewer
+    from zammad.models import ZammadUser
 
 SEAT_OF_ONE = Prepared(
     lambda: Membership.objects.select_related("family_plan").filter(
@@ -60,9 +62,23 @@ class Access:
         seat: Membership | None = getattr(person, "membership", None)
         return (seat is not None and self.owns(seat.family_plan_id)) or self.reads_all_plans
 
-    def sees_zammad_of(self, membership: Membership) -> bool:
-        """Zammad's data is for the person and for staff."""
-        return membership.user_id == self.viewer.pk or self.reads_zammad
+    @cached_property
+    def addresses(self) -> list[str]:
+        """The viewer's verified addresses."""
+        return verified_addresses(self.viewer) if self.viewer.is_authenticated else []
+
+    def zammad_user_of(self, membership: Membership) -> ZammadUser | None:
+        """Zammad's data is for staff, and for the person while the address in it is theirs.
+
+        An agent may correct the address of a record, which then describes somebody else.
+        """
+        zammad_user: ZammadUser | None = getattr(membership.user, "zammad_user", None)
+        if zammad_user is None:
+            return None
+        is_own = membership.user_id == self.viewer.pk and not spellings(zammad_user.email).isdisjoint(
+            self.addresses
+        )
+        return zammad_user if is_own or self.reads_zammad else None
 
     def creates_own_plan(self) -> bool:
         """Tell whether the viewer could create a plan for themselves now."""

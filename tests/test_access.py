@@ -90,8 +90,18 @@ def test_zammads_data_is_seen_by_the_person_and_by_staff_with_both_rights(
     meddler.user_permissions.add(Permission.objects.get(codename="view_zammaduser"))
     everybody["meddler"] = Access(meddler)
 
-    assert told(everybody, lambda access: access.sees_zammad_of(bob.membership)) == {"bob", "support"}
+    ZammadUserFactory(user=bob, email="bob@example.com")
+
+    assert told(everybody, lambda access: access.zammad_user_of(bob.membership)) == {"bob", "support"}
     assert told(everybody, lambda access: access.reads_all_plans) == {"support", "reader"}
+
+
+def test_a_person_sees_no_record_of_an_address_that_is_not_theirs(
+    bob: User, everybody: dict[str, Access]
+) -> None:
+    ZammadUserFactory(user=bob, email="former.bob@example.com", link_kind="HAND")
+
+    assert told(everybody, lambda access: access.zammad_user_of(bob.membership)) == {"support"}
 
 
 def test_people_are_looked_up_by_who_shares_their_plan(

@@ -142,7 +142,7 @@ def world(alice: User, bob: User, carol: User, support: User, plan: FamilyPlan) 
     FamilyPlanInvite.objects.filter(pk=invite.pk).update(email=bob.email)
     FamilyPlan.objects.filter(pk=plan.pk).update(closed_at=timezone.now())  # so that no field is null
     InviteFactory(family_plan=plan, token=TOKEN, expires_at=timezone.now() + timedelta(hours=1))
-    ZammadUserFactory(zammad_id=57, user=bob, phone="1", mobile="2", organization="Acme")
+    ZammadUserFactory(zammad_id=57, user=bob, email=bob.email, phone="1", mobile="2", organization="Acme")
     event = PlanEvent.objects.create(
         family_plan=plan, kind="INVITE_ACCEPTED", actor=bob, subject=bob, invite=invite
     )
