@@ -1,4 +1,4 @@
-"""What Prometheus reads: the counts of all processes, and how many invites are open."""
+"""What Prometheus reads: the counts of all processes, and what the database knows."""
 
 import logging
 import os
@@ -17,21 +17,30 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from plans.models import FamilyPlanInvite
+from zammad.models import WebhookDelivery
 
 logger = logging.getLogger(__name__)
 
 
-class OpenInvites(Collector):
-    """Count the open invites when somebody asks: by the clock, as the seats are."""
+class FromDatabase(Collector):
+    """Tell what the database knows when somebody asks, so that every machine says the same."""
 
     def collect(self) -> Iterator[Metric]:
         try:
-            count = FamilyPlanInvite.objects.open(now=timezone.now()).count()
+            open_invites = FamilyPlanInvite.objects.open(now=timezone.now()).count()
+            last_delivery = WebhookDelivery.objects.last_received_at()
         except DatabaseFailure:
             # What was counted is worth reading most at such a time.
-            logger.exception("The open invites could not be counted")
+            logger.exception("The database could not be asked for metrics")
             return
-        yield GaugeMetricFamily("family_plans_open_invites", "Invites that hold a seat now.", value=count)
+        yield GaugeMetricFamily(
+            "family_plans_open_invites", "Invites that hold a seat now.", value=open_invites
+        )
+        yield GaugeMetricFamily(
+            "family_plans_last_delivery_timestamp_seconds",
+            "When the last authentic delivery of Zammad came, in seconds since 1970; 0 if none is known.",
+            value=last_delivery.timestamp() if last_delivery else 0,
+        )
 
 
 def counts() -> CollectorRegistry:
@@ -56,7 +65,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         refusal["WWW-Authenticate"] = "Bearer"
         return refusal
     at_this_moment = CollectorRegistry()
-    at_this_moment.register(OpenInvites())
+    at_this_moment.register(FromDatabase())
     return HttpResponse(
         generate_latest(counts()) + generate_latest(at_this_moment), content_type=CONTENT_TYPE_LATEST
     )

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
@@ -22,10 +23,12 @@ from tests.api import URL, answer, ask, client_of, node_id, post
 from tests.factories import InviteFactory
 from tests.test_healthz import dead_database
 from zammad.client import ZammadError, get_client
+from zammad.models import WebhookDelivery
 from zammad.sandbox import BROKEN_JSON, Fault, Sandbox
 
 pytestmark = pytest.mark.django_db
 
+LAST_DELIVERY = ("family_plans_last_delivery_timestamp_seconds",)
 TOKEN = "metrics-token-of-the-tests"
 SECRET = "secret-of-the-tests"
 CREATE_INVITE = """mutation ($plan: ID!) { createInvite(input: {planId: $plan}) {
@@ -108,6 +111,19 @@ def test_with_the_token_the_page_is_what_prometheus_reads(
     samples = samples_of(response)
     assert samples[("family_plans_open_invites",)] == 2
     assert samples[("family_plans_request_seconds_count", "GET", "200", "healthz")] >= 1
+
+
+def test_it_tells_when_the_last_authentic_delivery_came(client: Client, settings: Settings) -> None:
+    settings.METRICS_TOKEN = TOKEN
+    assert samples_of(read(client))[LAST_DELIVERY] == 0
+
+    came = datetime(2026, 8, 3, 8, 15, tzinfo=UTC)
+    for outcome, hours in (("IGNORED", 0), ("APPLIED", 1)):
+        WebhookDelivery.objects.create(
+            body_digest="0" * 64, outcome=outcome, last_received_at=came - timedelta(hours=hours)
+        )
+
+    assert samples_of(read(client))[LAST_DELIVERY] == came.timestamp()
 
 
 def test_without_its_database_it_still_tells_what_was_counted(client: Client, settings: Settings) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
@@ -21,14 +23,14 @@ from zammad.models import WebhookDelivery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """How many rows there are of a kind, and the page that lists them."""
+    """What is known of a kind of rows, such as how many there are, and the page that lists them."""
 
     title: str
-    count: int
+    value: str
     url: str = ""
 
     def __str__(self) -> str:
-        return _("%(count)s or more") % {"count": COUNTED} if self.count == COUNTED else str(self.count)
+        return self.value
 
 
 def figures(request: HttpRequest) -> dict[str, list[Figure]]:
@@ -38,13 +40,13 @@ def figures(request: HttpRequest) -> dict[str, list[Figure]]:
     if may_read_all_plans(request.user):
         shown[_("Now")] = list(_of_plans(now=now))
     if admin.site.get_model_admin(WebhookDelivery).has_view_permission(request):
-        shown[_("Deliveries today")] = list(_of_deliveries(now=now))
+        shown[_("Deliveries today")] = [*_of_deliveries(now=now), _last_delivery()]
     return shown
 
 
 def _of_plans(*, now: datetime.datetime) -> Iterator[Figure]:
     yield _figure(_("Plans"), FamilyPlan.objects.filter(closed_at=None), state="open")
-    yield Figure(title=_("Members"), count=count_shallowly(Membership.objects.all()))
+    yield Figure(title=_("Members"), value=_count(Membership.objects.all()))
     yield _figure(_("Open invites"), FamilyPlanInvite.objects.open(now=now), status="OPEN")
 
 
@@ -59,6 +61,12 @@ def _of_deliveries(*, now: datetime.datetime) -> Iterator[Figure]:
         )
 
 
+def _last_delivery() -> Figure:
+    last = WebhookDelivery.objects.last_received_at()
+    when = date_format(timezone.localtime(last), "DATETIME_FORMAT") if last else _("never")
+    return Figure(title=_("The last of all"), value=when)
+
+
 def _figure(
     title: str,
     rows: QuerySet[FamilyPlan] | QuerySet[FamilyPlanInvite] | QuerySet[WebhookDelivery],
@@ -68,6 +76,11 @@ def _figure(
     page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
     return Figure(
         title=title,
-        count=count_shallowly(rows),
+        value=_count(rows),
         url=f"{page}?{urlencode({name: str(value) for name, value in filters.items()})}",
     )
+
+
+def _count(rows: QuerySet[Any]) -> str:
+    count = count_shallowly(rows)
+    return _("%(count)s or more") % {"count": COUNTED} if count == COUNTED else str(count)
