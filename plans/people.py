@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
-from django.db.models import BigAutoField, Exists, F, FilteredRelation, OuterRef, Q, QuerySet
-from django.db.models.functions import Lower
+from django.db.models import BigAutoField, F, FilteredRelation, Q, QuerySet
 
 from plans.models import Membership
 from plans.prepared import MAX_KEY, Parameter, Prepared
-from zammad.addresses import spellings
-from zammad.models import ZammadUser
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -32,7 +29,6 @@ class Person:
     seat: Membership | None
     invite: FamilyPlanInvite | None  # by which they took the seat
     addresses: list[str] = field(default_factory=list)  # verified; the primary one is the last
-    may_be_linked: bool = False  # somebody in Zammad may wait for one of these
 
     def sits_in(self, plan: FamilyPlan) -> bool:
         return self.seat is not None and self.seat.family_plan_id == plan.pk
@@ -55,7 +51,6 @@ def rows() -> QuerySet[User]:
         .annotate(
             verified=FilteredRelation("emailaddress", condition=Q(emailaddress__verified=True)),
             address=F("verified__email"),
-            is_awaited=Exists(ZammadUser.objects.waiting().filter(email=Lower(OuterRef("verified__email")))),
         )
         .order_by("verified__primary")
     )
@@ -80,9 +75,6 @@ def read_people(plan: FamilyPlan, *, person: User, membership_id: int = 0) -> di
         )
         if address is not None:
             each.addresses.append(address)
-            # Zammad may spell an international address in another way than the database looks for.
-            awaited = user.is_awaited  # type: ignore[attr-defined]
-            each.may_be_linked |= awaited or len(spellings(address)) > 1
     return people
 
 

@@ -63,7 +63,7 @@ from plans.rules import (
     visible_membership,
 )
 from plans.settings import PlanSettings
-from zammad.services import link_waiting_user
+from zammad.linking import settle_person
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -324,8 +324,7 @@ def accept_invite(*, actor: Viewer, token: str) -> Acceptance:
         invite.user = person
         invite.save(update_fields=["user"])
         _record(plan, Kind.INVITE_ACCEPTED, actor=person, subject=person, invite=invite, at=now)
-        if member.may_be_linked:
-            link_waiting_user(user=person)
+        settle_person(user_id=person.pk, addresses=member.addresses, now=now)
     if plan_settings.membership_mails:
         tell_of_joining(plan=plan, member=member, owner=owner)
     return Acceptance(membership=membership, page=plan_settings.invite_accepted_url)

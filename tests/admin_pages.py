@@ -11,9 +11,17 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
-from zammad.models import WebhookDelivery, ZammadUser
+from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 
-TABLES: tuple[Any, ...] = (FamilyPlan, Membership, FamilyPlanInvite, PlanEvent, ZammadUser, WebhookDelivery)
+TABLES: tuple[Any, ...] = (
+    FamilyPlan,
+    Membership,
+    FamilyPlanInvite,
+    PlanEvent,
+    ZammadUser,
+    WebhookDelivery,
+    LinkChange,
+)
 
 
 def as_person(user: User) -> Client:

@@ -82,3 +82,6 @@ class ZammadUserFactory(DjangoModelFactory[ZammadUser]):
     firstname = "Chris"
     lastname = factory.Sequence(lambda n: f"Customer{n}")
     updated_at = factory.LazyFunction(timezone.now)
+    link_kind = factory.LazyAttribute(
+        lambda zammad_user: ZammadUser.LinkKind.AUTOMATIC if getattr(zammad_user, "user", None) else ""
+    )

@@ -124,7 +124,7 @@ def test_a_zammad_user_tells_the_person_the_plan_and_where_it_is_in_zammad(
     text = text_of(page)
     assert "Person: Bob Baker (bob@example.com) Plan: The Archers (Member)" in text
     assert "Zammad ID: 57 ( in Zammad )" in text
-    assert "two addresses are equal, not that whoever writes a ticket is this person" in text
+    assert "two addresses are equal, not that the author of a ticket is this person" in text
     links = links_of(page)
     assert links["The Archers"] == url(FamilyPlan, "change", plan.pk)
     assert links["in Zammad"] == "https://zammad.example.com/#user/profile/57"
@@ -148,7 +148,9 @@ def test_a_zammad_user_who_waits_has_neither_person_nor_plan(
 
     page = as_person(request.getfixturevalue(who)).get(url(ZammadUser, "change", waiting.pk))
 
-    assert "Person: - Plan: - Auto link:" in text_of(page)
+    text = text_of(page)
+    assert "Person: - Plan: -" in text
+    assert "Why: No active person has verified the address." in text
 
 
 # --- The link from Zammad -----------------------------------------------------------------------
@@ -261,8 +263,13 @@ def test_the_index_tells_how_much_there_is_and_what_came_today(superuser: User, 
 
         assert figures_of(as_person(superuser)) == [
             "Now: Plans 1 Members 2 Open invites 1",
-            "Deliveries today: Applied 3 Stale 0 Ignored 1",
+            "Deliveries today: Applied 3 Unchanged 0 Stale 0 Ignored 1 "
+            "The last of all Aug. 3, 2026, 8:15 a.m.",
         ]
+
+
+def test_the_index_says_when_no_delivery_came_yet(superuser: User) -> None:
+    assert figures_of(as_person(superuser))[-1].endswith("Ignored 0 The last of all never")
 
 
 @time_machine.travel(MORNING, tick=False)
@@ -292,9 +299,9 @@ def test_a_figure_is_counted_no_further_than_anybody_turns_pages(superuser: User
     with CaptureQueriesContext(connection) as queries:
         lines = figures_of(client)
 
-    assert lines[1] == "Deliveries today: Applied 10000 or more Stale 0 Ignored 9999"
+    assert lines[1].startswith("Deliveries today: Applied 10000 or more Unchanged 0 Stale 0 Ignored 9999")
     counts = [query["sql"] for query in queries if "COUNT(*)" in query["sql"]]
-    assert len(counts) == 6
+    assert len(counts) == 7
     assert all("LIMIT 10000" in sql for sql in counts)
 
 

@@ -27,7 +27,7 @@ from tests.api import node_id
 from tests.factories import MembershipFactory, OwnerFactory, UserFactory
 from tests.production import KINDS, OK, Production, check_promises, orm_on, wait_for
 from tests.server import scratch_database
-from zammad.models import ZammadUser
+from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 
 
 @contextmanager
@@ -181,3 +181,53 @@ def fill(apps: Any) -> None:
             user=person,
         )
     apps.get_model("zammad", "ZammadUser").objects.create(zammad_id=57, user=member, updated_at=NOW)
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_links_of_the_version_before_stay_and_get_their_kind(
+    kind: str, tmp_path: Path, server_databases: None
+) -> None:
+    with scratch_database(kind, tmp_path) as url, orm_on(url):
+        # given links that an address made and links that staff made, as each version of admin told them
+        executor = MigrationExecutor(connection)
+        needed = [key for key in executor.loader.graph.leaf_nodes() if key[0] in {"admin", "auth", "account"}]
+        apps = executor.migrate([("zammad", "0002_search_indexes"), *needed]).apps
+        users = [apps.get_model("auth", "User").objects.create(username=str(number)) for number in range(7)]
+        content_type, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(
+            app_label="zammad", model="zammaduser"
+        )
+        told: list[tuple[bool, str, str]] = [
+            (True, "", "AUTOMATIC"),
+            (False, "", "HAND"),
+            (True, '[{"journey": {"done": "Linked to user %(id)s.", "id": PERSON}}]', "HAND"),
+            (True, "Linked to user PERSON.", "HAND"),
+            (True, '[{"journey": {"done": "Linked to user %(id)s.", "id": 0}}]', "AUTOMATIC"),
+            (True, '[{"journey": {"done": "Unlinked from user %(id)s.", "id": PERSON}}]', "AUTOMATIC"),
+            (True, "[Linked to user PERSON.", "AUTOMATIC"),
+        ]
+        for number, (auto_link, message, _kind) in enumerate(told):
+            row = apps.get_model("zammad", "ZammadUser").objects.create(
+                zammad_id=10 + number, user_id=users[number].pk, auto_link=auto_link, updated_at=NOW
+            )
+            if message:
+                apps.get_model("admin", "LogEntry").objects.create(
+                    user_id=users[0].pk,
+                    content_type_id=content_type.pk,
+                    object_id=str(row.pk),
+                    action_flag=2,
+                    change_message=message.replace("PERSON", str(users[number].pk)),
+                )
+        apps.get_model("zammad", "WebhookDelivery").objects.create(
+            body_digest="0" * 64, outcome="APPLIED", received_at=NOW
+        )
+
+        # when it is migrated to the newest
+        call_command("migrate", verbosity=0)
+
+        # then every link stands, and tells how it was made
+        found = ZammadUser.objects.order_by("zammad_id").values_list("user", "link_kind")
+        assert list(found) == [
+            (user.pk, kind) for user, (_auto, _message, kind) in zip(users, told, strict=True)
+        ]
+        assert not LinkChange.objects.exists()
+        assert WebhookDelivery.objects.last_received_at() == NOW

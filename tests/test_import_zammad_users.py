@@ -1,6 +1,8 @@
 """The import: all users through the guard that webhooks pass, page by page."""
 
 import io
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -9,7 +11,6 @@ from allauth.account.models import EmailAddress
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from tests.factories import ZammadUserFactory
@@ -39,8 +40,8 @@ def test_all_users_but_zammads_own_are_imported_and_linked(sandbox: Sandbox, ali
     lines = run()
 
     assert lines == [
-        "Page 1: 6 created, 0 updated, 0 already known, 1 skipped",
-        "Imported: 6 created, 0 updated, 0 already known, 1 skipped.",
+        "Page 1: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped",
+        "Imported: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped.",
     ]
     assert list(ZammadUser.objects.order_by("zammad_id").values_list("zammad_id", "email", "user")) == [
         (2, "kim.agent@helpdesk.example", None),
@@ -70,7 +71,7 @@ def test_a_second_import_changes_nothing(sandbox: Sandbox, alice: User) -> None:
     run()
     before = list(ZammadUser.objects.order_by("pk").values())
 
-    assert run()[-1] == "Imported: 0 created, 0 updated, 6 already known, 1 skipped."
+    assert run()[-1] == "Imported: 0 created, 0 updated, 0 unchanged, 6 stale, 1 skipped."
     assert list(ZammadUser.objects.order_by("pk").values()) == before
 
 
@@ -79,7 +80,7 @@ def test_what_webhooks_lost_is_repaired_and_nothing_newer_overwritten(sandbox: S
     ZammadUserFactory(zammad_id=3, firstname="Outdated", updated_at=LONG_AGO)
     ZammadUserFactory(zammad_id=4, firstname="Newer", updated_at=tomorrow)
 
-    assert run()[-1] == "Imported: 4 created, 1 updated, 1 already known, 1 skipped."
+    assert run()[-1] == "Imported: 4 created, 1 updated, 0 unchanged, 1 stale, 1 skipped."
 
     assert ZammadUser.objects.get(zammad_id=3).firstname == "Alice"
     assert ZammadUser.objects.get(zammad_id=4).firstname == "Newer"
@@ -97,16 +98,16 @@ def test_a_user_who_is_unusable_is_skipped(sandbox: Sandbox) -> None:
     with sandbox.lock:
         sandbox.records["users"][3]["updated_at"] = "yesterday"
 
-    assert run()[-1] == "Imported: 5 created, 0 updated, 0 already known, 2 skipped."
+    assert run()[-1] == "Imported: 5 created, 0 updated, 0 unchanged, 0 stale, 2 skipped."
     assert not ZammadUser.objects.filter(zammad_id=3).exists()
 
 
 def test_many_pages_are_read_in_turn(sandbox: Sandbox) -> None:
     assert run("--per-page", "3") == [
-        "Page 1: 2 created, 0 updated, 0 already known, 1 skipped",
-        "Page 2: 5 created, 0 updated, 0 already known, 1 skipped",
-        "Page 3: 6 created, 0 updated, 0 already known, 1 skipped",
-        "Imported: 6 created, 0 updated, 0 already known, 1 skipped.",
+        "Page 1: 2 created, 0 updated, 0 unchanged, 0 stale, 1 skipped",
+        "Page 2: 5 created, 0 updated, 0 unchanged, 0 stale, 1 skipped",
+        "Page 3: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped",
+        "Imported: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped.",
     ]
 
 
@@ -125,7 +126,7 @@ def test_an_import_that_was_cut_says_where_to_go_on(sandbox: Sandbox) -> None:
     assert ZammadUser.objects.count() == 2
 
     assert run("--per-page", "3", "--start-page", "2")[-1] == (
-        "Imported: 4 created, 0 updated, 0 already known, 0 skipped."
+        "Imported: 4 created, 0 updated, 0 unchanged, 0 stale, 0 skipped."
     )
     assert ZammadUser.objects.count() == 6
 
@@ -135,7 +136,7 @@ def test_a_dry_run_counts_and_writes_nothing(sandbox: Sandbox) -> None:
     ZammadUserFactory(zammad_id=4, updated_at=datetime.now(UTC) + timedelta(hours=12))
     before = list(ZammadUser.objects.order_by("pk").values())
 
-    assert run("--dry-run")[-1] == "Would import: 4 created, 1 updated, 1 already known, 1 skipped."
+    assert run("--dry-run")[-1] == "Would import: 4 created, 1 updated, 0 unchanged, 1 stale, 1 skipped."
 
     assert list(ZammadUser.objects.order_by("pk").values()) == before
 
@@ -167,7 +168,7 @@ def test_on_a_terminal_a_bar_stands_in_for_the_lines(
 
     call_command("import_zammad_users", stdout=screen)
 
-    assert screen.getvalue() == "Imported: 6 created, 0 updated, 0 already known, 1 skipped.\n"
+    assert screen.getvalue() == "Imported: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped.\n"
     assert "7 users" in terminal.getvalue()
 
 
@@ -183,14 +184,14 @@ def test_lines_that_go_into_a_pipe_are_plain_also_beside_a_terminal(
 
 def test_an_import_that_is_interrupted_says_where_to_go_on(sandbox: Sandbox) -> None:
     asked = mock.Mock(side_effect=[None, None, KeyboardInterrupt])
-    upsert_all = ZammadUserQuerySet.upsert_all
+    upsert = ZammadUserQuerySet.upsert
 
     def interrupted_later(rows: ZammadUserQuerySet, users: list[UserData], *, now: datetime) -> object:
         asked()
-        return upsert_all(rows, users, now=now)
+        return upsert(rows, users, now=now)
 
     with (
-        mock.patch.object(ZammadUserQuerySet, "upsert_all", interrupted_later),
+        mock.patch.object(ZammadUserQuerySet, "upsert", interrupted_later),
         pytest.raises(
             CommandError,
             match=r"^Cut short \(KeyboardInterrupt\)\. Go on with --start-page 3 --per-page 2\.$",
@@ -206,12 +207,19 @@ def test_a_page_is_written_by_one_statement_however_long_it_is(sandbox: Sandbox)
     for number in range(300):
         sandbox.add_user(f"many{number}@example.com")
 
-    with CaptureQueriesContext(connection) as queries:
+    statements: list[str] = []
+
+    def note(execute: Callable[..., object], sql: str, *arguments: object) -> object:
+        statements.append(sql)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(note):
         run()
 
     assert ZammadUser.objects.count() == 306
-    # Who is known, the users, who has verified one of their addresses, and who waits for those.
-    assert len(queries) <= 4
+    assert sum(sql.startswith('INSERT INTO "zammad_zammaduser"') for sql in statements) == 1
+    # Links are settled by the hundred: a transaction, the locks, and who has verified the addresses.
+    assert len(statements) <= 5 + 4 * 4
 
 
 def test_debugging_keeps_no_statements_of_pages_that_are_through(
@@ -231,14 +239,14 @@ def test_a_user_who_is_listed_twice_is_stored_once_as_the_newest(sandbox: Sandbo
         older = {**newer, "firstname": "Older", "updated_at": "2026-01-01T00:00:00Z"}
         sandbox.records["users"] |= {3: newer, 8: older, 9: {**newer}}
 
-    assert run("--dry-run")[-1] == "Would import: 6 created, 0 updated, 2 already known, 1 skipped."
-    assert run()[-1] == "Imported: 6 created, 0 updated, 2 already known, 1 skipped."
+    assert run("--dry-run")[-1] == "Would import: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped."
+    assert run()[-1] == "Imported: 6 created, 0 updated, 0 unchanged, 0 stale, 1 skipped."
 
     assert ZammadUser.objects.get(zammad_id=3).firstname == "Newer"
 
 
 def test_a_page_without_anybody_usable_is_passed(sandbox: Sandbox) -> None:
-    assert run("--per-page", "1")[0] == "Page 1: 0 created, 0 updated, 0 already known, 1 skipped"
+    assert run("--per-page", "1")[0] == "Page 1: 0 created, 0 updated, 0 unchanged, 0 stale, 1 skipped"
 
 
 def test_an_import_needs_nobody_to_watch(sandbox: Sandbox) -> None:
@@ -248,4 +256,117 @@ def test_an_import_needs_nobody_to_watch(sandbox: Sandbox) -> None:
 
 
 def test_a_summary_counts_everything_that_was_read() -> None:
-    assert ImportSummary(created=1, updated=2, stale=3, skipped=4).read == 10
+    summary = ImportSummary(created=1, updated=2, unchanged=5, stale=3, skipped=4)
+
+    assert (summary.read, summary.changed) == (15, 3)
+
+
+# --- What changed lately ---------------------------------------------------------------------------
+
+
+def age(sandbox: Sandbox, user_id: int, **ago: float) -> None:
+    """Let a user have been changed some time ago."""
+    changed = datetime.now(UTC) - timedelta(**ago)
+    with sandbox.lock:
+        sandbox.records["users"][user_id]["updated_at"] = changed.isoformat(timespec="milliseconds")
+
+
+def test_what_changed_lately_is_pulled_and_nothing_else(sandbox: Sandbox, alice: User) -> None:
+    run()
+    for user_id in (1, 2, 4, 5, 6):
+        age(sandbox, user_id, hours=2)
+    sandbox.change_user(3, phone="+49 30 5550142", active=False)
+    sandbox.calls.clear()
+
+    lines = run("--changed-within", "1h")
+
+    # and of two, one had nothing new
+    assert lines[-1] == (
+        "2 read, 1 changed. Imported: 0 created, 1 updated, 0 unchanged, 1 stale, 0 skipped."
+    )
+    stored = ZammadUser.objects.get(zammad_id=3)
+    assert (stored.phone, stored.active, stored.user) == ("+49 30 5550142", False, None)
+    asked = {name: value for call in sandbox.calls for name, value in call.query.items()}
+    assert asked["condition[user.updated_at][range]"] == "hour"
+
+
+@pytest.mark.parametrize(
+    ("window", "value", "unit"),
+    [("1m", 1, "minute"), ("90m", 90, "minute"), ("120m", 2, "hour"), ("48h", 2, "day"), ("30d", 30, "day")],
+)
+def test_a_window_is_asked_in_the_largest_whole_unit(
+    sandbox: Sandbox, window: str, value: int, unit: str
+) -> None:
+    run("--changed-within", window)
+
+    asked = next(call.query for call in sandbox.calls if call.path.endswith("/users/search"))
+    assert asked["condition[user.updated_at][value]"] == str(value)
+    assert asked["condition[user.updated_at][range]"] == unit
+
+
+@pytest.mark.parametrize(
+    "window", ["", "0m", "1", "h", "1s", "1.5h", "-1h", "31d", "721h", "43201m", "1 h", "١h"]
+)
+def test_a_window_that_is_none_is_refused(sandbox: Sandbox, window: str) -> None:
+    with pytest.raises(CommandError, match="1m to 30d"):
+        run(f"--changed-within={window}")
+
+    assert sandbox.calls == []
+
+
+def test_what_changed_has_no_page_to_go_on_from(sandbox: Sandbox) -> None:
+    with pytest.raises(CommandError, match="--start-page is for the whole import"):
+        run("--changed-within", "1h", "--start-page", "2")
+
+    assert sandbox.calls == []
+
+
+def test_a_user_who_moves_between_the_pages_counts_once(sandbox: Sandbox) -> None:
+    pages = iter([[3, 4], [4, 5], [2], []])
+
+    def answer() -> Reply:
+        shown = [sandbox.user_json(user_id, names=True) for user_id in next(pages)]
+        return Reply(body=json.dumps(shown).encode())
+
+    take = sandbox.faults.take
+    with mock.patch.object(
+        sandbox.faults, "take", lambda called: answer() if "/users/search" in called else take(called)
+    ):
+        lines = run("--changed-within", "1h")
+
+    assert lines[-1] == (
+        "4 read, 4 changed. Imported: 4 created, 0 updated, 0 unchanged, 0 stale, 0 skipped."
+    )
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 500])
+def test_a_search_that_is_refused_names_the_whole_import(sandbox: Sandbox, status: int) -> None:
+    sandbox.faults.set("GET /api/v1/users/search", Reply(status=status, body=b'{"error": "no"}'))
+
+    with pytest.raises(
+        CommandError,
+        match=rf"refuses the search .* {status}: no\. Run the whole import instead, without --changed-within",
+    ):
+        run("--changed-within", "1h")
+
+    assert not ZammadUser.objects.exists()
+
+
+def test_a_search_that_ignores_the_window_stores_nothing_and_names_the_whole_import(
+    sandbox: Sandbox,
+) -> None:
+    shown = [sandbox.user_json(user_id, names=True) for user_id in (3, 4)]
+    shown[1]["updated_at"] = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    sandbox.faults.set("GET /api/v1/users/search", Reply(body=json.dumps(shown).encode()))
+
+    with pytest.raises(CommandError, match=r"ignores when they were changed\. Run the whole import instead"):
+        run("--changed-within", "1h")
+
+    assert not ZammadUser.objects.exists()
+
+
+def test_a_search_that_is_cut_says_to_run_it_again(sandbox: Sandbox) -> None:
+    sandbox.faults.set("GET /api/v1/users/search", Reply(status=503))
+
+    with pytest.raises(CommandError, match=r"503.* Run it again; what was read is stored\."):
+        run("--changed-within", "1h")

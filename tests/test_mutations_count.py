@@ -54,7 +54,7 @@ def test_an_invite_takes_so_many_statements(sandbox: Sandbox, alice: User, plan:
 def test_accepting_takes_so_many_statements(alice: User, carol: User, plan: FamilyPlan) -> None:
     InviteFactory(family_plan=plan, created_by=alice, token=TOKEN)
 
-    assert statements_of(carol, ACCEPT, "AcceptedInvite", token=TOKEN) == 8
+    assert statements_of(carol, ACCEPT, "AcceptedInvite", token=TOKEN) == 9
 
 
 def test_detaching_takes_so_many_statements(alice: User, bob: User, plan: FamilyPlan) -> None:
@@ -67,7 +67,7 @@ def test_accepting_looks_for_who_waits_only_where_somebody_may(
     InviteFactory(family_plan=plan, created_by=alice, token=TOKEN)
     waiting = ZammadUserFactory(email="carol@example.com")
 
-    assert statements_of(carol, ACCEPT, "AcceptedInvite", token=TOKEN) > 8
+    assert statements_of(carol, ACCEPT, "AcceptedInvite", token=TOKEN) > 9
 
     waiting.refresh_from_db()
     assert waiting.user == carol

@@ -9,34 +9,26 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from allauth.account.models import EmailAddress
-from allauth.account.signals import email_confirmed
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import DatabaseError, IntegrityError, connection
-from django.test.utils import CaptureQueriesContext
+from django.db import DatabaseError
 
 from tests.factories import UserFactory, ZammadUserFactory
-from zammad.addresses import spellings
-from zammad.models import WebhookDelivery, ZammadUser, ZammadUserQuerySet
-from zammad.services import (
+from zammad.linking import (
     AlreadyLinked,
     LinkNotPermitted,
     PersonNotFound,
     ZammadUserNotFound,
-    apply_delivery,
     link_by_hand,
-    link_waiting_user,
-    link_zammad_user,
     unlink,
 )
+from zammad.models import LinkChange, WebhookDelivery, ZammadUser
+from zammad.services import apply_delivery
 
 pytestmark = pytest.mark.django_db
 
 SAMPLE = Path(__file__).parent / "samples" / "ticket_create.json"
 NOW = datetime(2026, 8, 3, 9, 0, tzinfo=UTC)
-# One address, in letters and in IDNA's ASCII.
-SPELLINGS = ["carol@bücher.example", "carol@xn--bcher-kva.example"]
 DELIVERY_ID = "0b1f3f9e-6a53-4a65-9a3e-0f1f2a9c7d11"
 
 
@@ -85,6 +77,7 @@ def test_a_first_delivery_brings_the_user_and_leaves_a_receipt() -> None:
             "updated_at": datetime(2026, 8, 3, 8, 15, 2, 230_000, tzinfo=UTC),
             "synced_at": NOW,
             "user_id": None,
+            "link_kind": "",
             "auto_link": True,
         }
     ]
@@ -96,6 +89,7 @@ def test_a_first_delivery_brings_the_user_and_leaves_a_receipt() -> None:
             "trigger": "Family Plans: create",
             "body_digest": hashlib.sha256(body).hexdigest(),
             "received_at": NOW,
+            "last_received_at": NOW,
             "attempts": 1,
             "outcome": "APPLIED",
             "detail": "",
@@ -134,14 +128,14 @@ def test_a_version_that_is_not_newer_changes_nothing(minute: int) -> None:
 def test_milliseconds_decide_too() -> None:
     deliver(at(10, updated_at="2026-08-03T08:10:00.000Z"))
 
-    assert deliver(at(10, updated_at="2026-08-03T08:10:00.001Z")).outcome == "APPLIED"
+    assert deliver(at(10, vip=True, updated_at="2026-08-03T08:10:00.001Z")).outcome == "APPLIED"
     assert deliver(at(10, updated_at="2026-08-03T08:10:00.000Z")).outcome == "STALE"
     assert deliver(at(10, updated_at="2026-08-03T10:10:00.001+02:00")).outcome == "STALE"
 
 
 def test_the_first_year_is_a_time_too() -> None:
     assert deliver(at(0, updated_at="0001-01-01T00:00:00Z")).outcome == "APPLIED"
-    assert deliver(at(0, updated_at="0001-01-01T00:00:01Z")).outcome == "APPLIED"
+    assert deliver(at(0, vip=True, updated_at="0001-01-01T00:00:01Z")).outcome == "APPLIED"
 
 
 def test_a_replayed_delivery_changes_nothing() -> None:
@@ -162,8 +156,53 @@ def test_deliveries_in_any_order_end_with_the_newest() -> None:
     assert ZammadUser.objects.get().firstname == "Carol 13"
 
 
-def test_a_payload_touches_neither_the_link_nor_what_staff_decided(carol: User, bob: User) -> None:
-    ZammadUserFactory(zammad_id=57, user=bob, auto_link=False, updated_at=NOW - timedelta(days=1))
+@pytest.mark.parametrize("minute", [11, 12])
+def test_a_newer_version_without_a_change_is_told_apart(minute: int) -> None:
+    deliver(at(10, firstname="Carol"))
+
+    receipt = deliver(at(minute, firstname="Carol"))
+
+    assert (receipt.outcome, receipt.detail) == ("UNCHANGED", "nothing that is kept here has changed")
+    assert WebhookDelivery.objects.get(pk=receipt.pk).outcome == "UNCHANGED"
+    # The guard goes on from the newer version.
+    assert deliver(at(11, phone="+49 30 1", firstname="Carol")).outcome == (
+        "STALE" if minute > 10 else "APPLIED"
+    )
+    assert ZammadUser.objects.get().updated_at == datetime(2026, 8, 3, 8, minute, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"email": "carol@work.example"},
+        {"login": "carol"},
+        {"firstname": "Caroline"},
+        {"lastname": "Carter"},
+        {"phone": "1"},
+        {"mobile": "1"},
+        {"organization": "Acme"},
+        {"active": False},
+        {"vip": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_is_kept_makes_a_change(change: dict[str, object]) -> None:
+    deliver(at(10, firstname="Carol"))
+
+    assert deliver(at(11, **{"firstname": "Carol", **change})).outcome == "APPLIED"
+    assert deliver(at(12, **{"firstname": "Carol", **change})).outcome == "UNCHANGED"
+
+
+def test_what_is_not_kept_makes_no_change() -> None:
+    deliver(at(10, firstname="Carol"))
+
+    assert deliver(at(11, firstname="Carol", note="rang twice", web="x")).outcome == "UNCHANGED"
+
+
+def test_a_payload_touches_neither_a_link_by_hand_nor_what_staff_decided(carol: User, bob: User) -> None:
+    ZammadUserFactory(
+        zammad_id=57, user=bob, link_kind="HAND", auto_link=False, updated_at=NOW - timedelta(days=1)
+    )
 
     deliver(at(10))
 
@@ -204,28 +243,6 @@ def test_a_failed_receipt_takes_its_effect_along() -> None:
     assert snapshot() == []
 
 
-@pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
-def test_a_delivery_is_one_statement_unless_a_person_is_to_be_linked(carol: User, bob: User) -> None:
-    def statements(body: bytes) -> tuple[str, int]:
-        with CaptureQueriesContext(connection) as captured:
-            outcome = deliver(body, delivery_id=DELIVERY_ID).outcome
-        return outcome, len(captured)
-
-    ZammadUserFactory(zammad_id=9, email="bob@example.com", user=bob)
-    strangers = {"email": "stranger@example.com"}
-    assert statements(at(10, **strangers)) == ("APPLIED", 1)
-    assert statements(at(11, **strangers)) == ("APPLIED", 1)
-    assert statements(at(11, id=58, **strangers)) == ("APPLIED", 1)
-    assert statements(b"not json") == ("APPLIED", 1)
-    assert statements(at(10, id=9, email="bob@example.com", updated_at="2020-08-03T08:10:00Z"))[1] == 1
-
-    carols = at(12)
-    assert statements(carols)[1] > 1
-    assert ZammadUser.objects.get(zammad_id=57).user == carol
-    assert statements(carols)[1] == 1
-
-
 # --- Receipts ----------------------------------------------------------------------------------
 
 
@@ -250,7 +267,8 @@ def test_what_was_applied_once_stays_applied(later: bytes) -> None:
     receipt = WebhookDelivery.objects.get()
     assert (receipt.outcome, receipt.attempts, receipt.detail) == ("APPLIED", 2, "")
     assert (receipt.body_digest, receipt.zammad_user) == (first.body_digest, first.zammad_user)
-    assert answered.outcome == "APPLIED"
+    # The answer is about this body.
+    assert answered.outcome == ("IGNORED" if later == b"not json" else "STALE")
 
 
 def test_what_was_not_applied_tells_of_its_newest_attempt() -> None:
@@ -308,188 +326,19 @@ def test_the_name_of_a_trigger_is_read_as_the_utf_8_it_is(header: str | None, tr
     assert deliver(at(10), trigger=header).trigger == trigger
 
 
-# --- Linking by address -----------------------------------------------------------------------
+def test_a_receipt_keeps_when_its_first_and_its_newest_attempt_came() -> None:
+    first = deliver(at(10), delivery_id=DELIVERY_ID)
+    later = NOW + timedelta(seconds=30)
 
+    apply_delivery(body=b"not json", delivery_id=DELIVERY_ID, trigger=None, now=later)
 
-def test_the_one_person_who_verified_the_address_is_linked(carol: User) -> None:
-    receipt = deliver(at(10, email=" Carol@Example.com"))
+    receipt = WebhookDelivery.objects.get(pk=first.pk)
+    assert (receipt.received_at, receipt.last_received_at, receipt.attempts) == (NOW, later, 2)
+    assert WebhookDelivery.objects.last_received_at() == later
 
-    assert (receipt.outcome, receipt.detail) == ("APPLIED", "linked")
-    assert ZammadUser.objects.get().user == carol
 
-
-def test_a_stale_delivery_still_links_who_waits(carol: User) -> None:
-    EmailAddress.objects.filter(user=carol).update(verified=False)
-    deliver(at(10))
-    EmailAddress.objects.filter(user=carol).update(verified=True)
-
-    receipt = deliver(at(10))
-
-    assert (receipt.outcome, receipt.detail) == ("STALE", "as new a version is stored, now linked")
-    assert ZammadUser.objects.get().user == carol
-
-
-def test_a_link_is_made_by_the_address_that_is_stored_not_by_the_one_delivered(
-    carol: User, bob: User
-) -> None:
-    deliver(at(10, email="nobody@example.com"))
-
-    deliver(at(9, email="carol@example.com"))
-
-    assert ZammadUser.objects.get().user is None
-
-
-def test_nobody_is_linked_by_an_address_they_did_not_verify() -> None:
-    UserFactory(email="carol@example.com", verified=False)
-
-    deliver(at(10))
-
-    assert ZammadUser.objects.get().user is None
-
-
-def test_nobody_inactive_is_linked(carol: User) -> None:
-    User.objects.filter(pk=carol.pk).update(is_active=False)
-
-    deliver(at(10))
-
-    assert ZammadUser.objects.get().user is None
-
-
-def test_a_user_without_an_address_waits(carol: User) -> None:
-    EmailAddress.objects.filter(user=carol).update(email="")
-
-    deliver(at(10, email=""))
-
-    assert ZammadUser.objects.get().user is None
-
-
-@pytest.mark.parametrize("verified", SPELLINGS)
-@pytest.mark.parametrize("told", SPELLINGS)
-def test_both_spellings_of_an_international_domain_link(carol: User, verified: str, told: str) -> None:
-    EmailAddress.objects.filter(user=carol).update(email=verified)
-
-    deliver(at(10, email=told))
-
-    assert ZammadUser.objects.get().user == carol
-
-
-@pytest.mark.parametrize("verified", SPELLINGS)
-@pytest.mark.parametrize("waiting", SPELLINGS)
-def test_verifying_either_spelling_links_who_waits_for_the_other(
-    carol: User, verified: str, waiting: str
-) -> None:
-    zammad_user = ZammadUserFactory(email=waiting)
-    EmailAddress.objects.filter(user=carol).update(email=verified)
-
-    link_waiting_user(user=carol)
-
-    zammad_user.refresh_from_db()
-    assert zammad_user.user == carol
-
-
-def test_a_person_who_verified_both_spellings_is_one_person(carol: User) -> None:
-    for spelling in SPELLINGS:
-        EmailAddress.objects.create(user=carol, email=spelling, verified=True)
-
-    deliver(at(10, email=SPELLINGS[0]))
-
-    assert ZammadUser.objects.get().user == carol
-
-
-def test_two_people_with_one_address_are_nobody(carol: User, bob: User) -> None:
-    # To allauth the spellings are two addresses.
-    for person, spelling in zip((carol, bob), SPELLINGS, strict=True):
-        EmailAddress.objects.filter(user=person).update(email=spelling)
-
-    deliver(at(10, email=SPELLINGS[0]))
-
-    assert ZammadUser.objects.get().user is None
-
-
-@pytest.mark.parametrize("odd", ["ü", "carol@xn--", "carol@xn--a.example", "ü@@example.com", "carol@\u2024"])
-def test_an_odd_address_is_spelt_as_it_is(odd: str) -> None:
-    assert spellings(odd) == {odd}
-
-
-def test_a_person_has_one_link(carol: User) -> None:
-    ZammadUserFactory(zammad_id=9, user=carol)
-
-    deliver(at(10))
-
-    assert ZammadUser.objects.get(zammad_id=57).user is None
-
-
-def test_a_link_is_never_moved_by_a_payload(carol: User, bob: User) -> None:
-    deliver(at(10))
-
-    deliver(at(11, email="bob@example.com"))
-
-    stored = ZammadUser.objects.get()
-    assert (stored.email, stored.user) == ("bob@example.com", carol)
-
-
-def test_a_link_that_staff_removed_does_not_come_back(carol: User) -> None:
-    ZammadUserFactory(
-        zammad_id=57, email="carol@example.com", auto_link=False, updated_at=NOW - timedelta(days=1)
-    )
-
-    deliver(at(10))
-    link_waiting_user(user=carol)
-
-    assert ZammadUser.objects.get().user is None
-
-
-def test_who_is_linked_elsewhere_at_this_moment_waits(carol: User) -> None:
-    zammad_user = ZammadUserFactory(email="carol@example.com")
-
-    with mock.patch.object(ZammadUserQuerySet, "update", side_effect=IntegrityError):
-        assert link_zammad_user(zammad_user=zammad_user) is False
-
-    # The transaction around it lives on.
-    assert ZammadUser.objects.get().user is None
-
-
-def test_a_link_that_was_read_before_somebody_changed_it_is_not_made(carol: User, bob: User) -> None:
-    read_before = ZammadUserFactory(email="carol@example.com")
-    ZammadUser.objects.update(user=bob)
-
-    assert link_zammad_user(zammad_user=read_before) is False
-
-    assert ZammadUser.objects.get().user == bob
-
-
-def test_verifying_an_address_links_who_waits_for_it() -> None:
-    carol = UserFactory(email="carol@example.com", verified=False)
-    deliver(at(10))
-    address = EmailAddress.objects.get(user=carol)
-    address.verified = True
-    address.save()
-
-    email_confirmed.send(sender=EmailAddress, request=None, email_address=address)
-
-    assert ZammadUser.objects.get().user == carol
-
-
-def test_a_person_with_two_addresses_gets_one_link(carol: User) -> None:
-    EmailAddress.objects.create(user=carol, email="carol@work.example", verified=True)
-    EmailAddress.objects.create(user=carol, email="carol@old.example", verified=False)
-    ZammadUserFactory(zammad_id=7, email="carol@old.example")
-    first = ZammadUserFactory(zammad_id=8, email="carol@work.example")
-    ZammadUserFactory(zammad_id=9, email="carol@example.com")
-
-    link_waiting_user(user=carol)
-    link_waiting_user(user=carol)
-
-    assert ZammadUser.objects.exclude(user=None).get() == first
-    assert ZammadUser.objects.get(pk=first.pk).user == carol
-
-
-def test_deleting_a_person_leaves_what_zammad_told(carol: User) -> None:
-    deliver(at(10))
-
-    carol.delete()
-
-    assert ZammadUser.objects.get().user is None
+def test_before_the_first_delivery_there_is_no_last_one() -> None:
+    assert WebhookDelivery.objects.last_received_at() is None
 
 
 # --- Linking by hand ----------------------------------------------------------------------------
@@ -505,16 +354,19 @@ def agent(db: None) -> User:
 def test_staff_link_whom_no_address_links(agent: User, carol: User) -> None:
     zammad_user = ZammadUserFactory(email="other@example.com", auto_link=False)
 
-    linked = link_by_hand(actor=agent, zammad_user_id=zammad_user.pk, user_id=carol.pk)
+    linked = link_by_hand(actor=agent, zammad_user_id=zammad_user.pk, user_id=carol.pk, now=NOW)
 
     assert linked == zammad_user
-    assert ZammadUser.objects.get().user == carol
+    stored = ZammadUser.objects.get()
+    assert (stored.user, stored.link_kind) == (carol, "HAND")
+    change = LinkChange.objects.get()
+    assert (change.from_user, change.to_user, change.actor, change.why) == (None, carol, agent, "BY_HAND")
 
 
 def test_staff_unlink_for_good(agent: User, carol: User) -> None:
     deliver(at(10))
 
-    unlink(actor=agent, zammad_user_id=ZammadUser.objects.get().pk)
+    unlink(actor=agent, zammad_user_id=ZammadUser.objects.get().pk, now=NOW)
 
     stored = ZammadUser.objects.get()
     assert (stored.user, stored.auto_link) == (None, False)
@@ -525,9 +377,9 @@ def test_staff_unlink_for_good(agent: User, carol: User) -> None:
 def test_unlinking_twice_is_no_mistake(agent: User) -> None:
     zammad_user = ZammadUserFactory()
 
-    unlink(actor=agent, zammad_user_id=zammad_user.pk)
+    unlink(actor=agent, zammad_user_id=zammad_user.pk, now=NOW)
 
-    assert unlink(actor=agent, zammad_user_id=zammad_user.pk).user is None
+    assert unlink(actor=agent, zammad_user_id=zammad_user.pk, now=NOW).user is None
 
 
 def test_nobody_links_without_the_right(carol: User) -> None:
@@ -537,23 +389,23 @@ def test_nobody_links_without_the_right(carol: User) -> None:
 
     for actor in (AnonymousUser(), carol, UserFactory(is_staff=True)):
         with pytest.raises(LinkNotPermitted) as refusal:
-            link_by_hand(actor=actor, zammad_user_id=waiting.pk, user_id=carol.pk)
+            link_by_hand(actor=actor, zammad_user_id=waiting.pk, user_id=carol.pk, now=NOW)
         assert isinstance(refusal.value, PermissionDenied)
         assert refusal.value.code == "PERMISSION_DENIED"
         with pytest.raises(LinkNotPermitted):
-            unlink(actor=actor, zammad_user_id=linked.pk)
+            unlink(actor=actor, zammad_user_id=linked.pk, now=NOW)
 
     assert snapshot() == before
 
 
 def test_a_zammad_user_who_is_none_is_refused(agent: User, carol: User) -> None:
     with pytest.raises(ZammadUserNotFound) as refusal:
-        link_by_hand(actor=agent, zammad_user_id=0, user_id=carol.pk)
+        link_by_hand(actor=agent, zammad_user_id=0, user_id=carol.pk, now=NOW)
 
     assert isinstance(refusal.value, ValidationError)
     assert refusal.value.code == "ZAMMAD_USER_NOT_FOUND"
     with pytest.raises(ZammadUserNotFound):
-        unlink(actor=agent, zammad_user_id=0)
+        unlink(actor=agent, zammad_user_id=0, now=NOW)
 
 
 def test_a_person_who_is_none_or_inactive_is_refused(agent: User, carol: User) -> None:
@@ -562,7 +414,7 @@ def test_a_person_who_is_none_or_inactive_is_refused(agent: User, carol: User) -
 
     for user_id in (0, carol.pk):
         with pytest.raises(PersonNotFound) as refusal:
-            link_by_hand(actor=agent, zammad_user_id=zammad_user.pk, user_id=user_id)
+            link_by_hand(actor=agent, zammad_user_id=zammad_user.pk, user_id=user_id, now=NOW)
         assert refusal.value.code == "USER_NOT_FOUND"
 
     assert ZammadUser.objects.get().user is None
@@ -574,9 +426,9 @@ def test_what_is_linked_on_either_side_is_refused(agent: User, carol: User, bob:
     before = snapshot()
 
     with pytest.raises(AlreadyLinked) as refusal:
-        link_by_hand(actor=agent, zammad_user_id=linked.pk, user_id=bob.pk)
+        link_by_hand(actor=agent, zammad_user_id=linked.pk, user_id=bob.pk, now=NOW)
     assert refusal.value.code == "ALREADY_LINKED"
     with pytest.raises(AlreadyLinked):
-        link_by_hand(actor=agent, zammad_user_id=waiting.pk, user_id=carol.pk)
+        link_by_hand(actor=agent, zammad_user_id=waiting.pk, user_id=carol.pk, now=NOW)
 
     assert snapshot() == before

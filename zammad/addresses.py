@@ -18,3 +18,8 @@ def spellings(address: str) -> set[str]:
     except (EmailNotValidError, UnicodeError):
         return {address}
     return {address, parts.normalized.lower(), f"{parts.local_part}@{parts.ascii_domain}".lower()}
+
+
+def ascii_form(address: str) -> str:
+    """Return the spelling by which addresses are compared: they are equal if this is."""
+    return next((each for each in sorted(spellings(address)) if each.isascii()), address.lower())

@@ -7,13 +7,18 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.functional import cached_property
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from zammad.models import WebhookDelivery
+from zammad.models import LinkChange, WebhookDelivery
 
 COUNTED = 10_000
+SHOWN_CHANGES = 50
 NOT_AGAIN = _(
     "Nothing here needs to be processed again, and nothing can be: bodies are not kept, and only the newest "
     "version of a user counts. The next delivery about a user brings it, and so does the command "
@@ -35,6 +40,22 @@ class ShallowPaginator(Paginator):  # type: ignore[type-arg]  # generic only to 
         return count_shallowly(self.object_list)  # type: ignore[arg-type]
 
 
+def history_of_links(changes: QuerySet[LinkChange]) -> str:
+    """Tell the newest changes of links: when, from whom to whom, why, and by whom."""
+    rows = changes.select_related("from_user", "to_user", "actor").order_by("-at", "-pk")[:SHOWN_CHANGES]
+    return format_html_join(mark_safe("<br>"), "{}", ([_told(change)] for change in rows)) or "-"
+
+
+def _told(change: LinkChange) -> str:
+    return gettext("%(at)s: from %(before)s to %(after)s. %(why)s%(by)s") % {
+        "at": date_format(timezone.localtime(change.at), "DATETIME_FORMAT"),
+        "before": change.from_user or gettext("nobody"),
+        "after": change.to_user or gettext("nobody"),
+        "why": change.get_why_display(),
+        "by": f" ({change.actor})" if change.actor else "",
+    }
+
+
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("received_at", "outcome", "why", "zammad_user", "trigger")
@@ -47,8 +68,8 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     sortable_by = ()
-    fields = (*list_display, "delivery_id", "attempts", "body_digest")
-    readonly_fields = ("why", "zammad_id")
+    fields = (*list_display, "delivery_id", "attempts", "last_received_at", "body_digest")
+    readonly_fields = ("why", "zammad_id", "link_history")
     search_fields: ClassVar = ["delivery_id", "zammad_user__zammad_id"]
     search_help_text = _("A delivery ID or a Zammad ID, in full.")
 
@@ -71,6 +92,8 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_fieldsets(self, request: HttpRequest, obj: WebhookDelivery | None = None) -> Any:
         fields = self._shown(self.get_fields(request, obj), request)
+        if "zammad_user" in fields:
+            fields.insert(fields.index("zammad_user") + 1, "link_history")
         return [(None, {"fields": fields, "description": NOT_AGAIN})]
 
     def changelist_view(
@@ -85,7 +108,11 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("why"))
     def why(self, delivery: WebhookDelivery) -> str:
-        return gettext(delivery.detail) if delivery.detail else "-"
+        return "; ".join(gettext(part) for part in delivery.detail.split("; ") if part) or "-"
+
+    @admin.display(description=_("links"))
+    def link_history(self, delivery: WebhookDelivery) -> str:
+        return history_of_links(delivery.link_changes.all())
 
     @admin.display(description=_("Zammad ID"))
     def zammad_id(self, delivery: WebhookDelivery) -> str:

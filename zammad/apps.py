@@ -1,6 +1,10 @@
-"""Zammad as a Django application."""
+"""Zammad as a Django application, and the doors through which people and addresses change."""
+
+from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 
 class ZammadConfig(AppConfig):
@@ -8,13 +12,17 @@ class ZammadConfig(AppConfig):
     verbose_name = "Zammad"
 
     def ready(self) -> None:
-        # allauth's own signal is the only notice of a verified address, by whatever door.
-        from allauth.account.models import EmailAddress
-        from allauth.account.signals import email_confirmed
+        # People and their addresses belong to Django and allauth, whose pages, API and admin all
+        # save and delete them as models: one place, whatever the door.
+        from zammad import doors
 
-        from zammad.services import link_waiting_user
-
-        def link(*, email_address: EmailAddress, **_: object) -> None:
-            link_waiting_user(user=email_address.user)
-
-        email_confirmed.connect(link, dispatch_uid="zammad.link_waiting_user", weak=False)
+        addresses, people = "account.EmailAddress", settings.AUTH_USER_MODEL
+        receivers: list[tuple[Any, str, Any]] = [
+            (pre_save, addresses, doors.remember_address),
+            (post_save, addresses, doors.address_saved),
+            (post_delete, addresses, doors.address_deleted),
+            (post_save, people, doors.person_saved),
+            (pre_delete, people, doors.person_leaves),
+        ]
+        for signal, sender, receiver in receivers:
+            signal.connect(receiver, sender=sender, dispatch_uid=f"zammad.{receiver.__name__}")

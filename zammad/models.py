@@ -1,31 +1,28 @@
 """What Zammad has told us: its users, and the deliveries that brought them."""
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Any, ClassVar, TypeVar
 
-from allauth.account.models import EmailAddress
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connections, models
+from django.db.models.functions import Now
 from django.utils import timezone
-from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from zammad.addresses import spellings
 from zammad.webhooks import MAX_ZAMMAD_ID, MIN_ZAMMAD_ID, TEXT_LENGTHS, UserData
 
 M = TypeVar("M", bound=models.Model)
 
 
 # What a newer version replaces: neither the link nor what staff decided.
-UPDATED = [*(field.name for field in fields(UserData)), "synced_at"]
+KEPT = [field.name for field in fields(UserData)]
 IF_NEWER: dict[str, Any] = {
     "conflict": "zammad_id",
-    "update": dict.fromkeys(UPDATED, "{new}"),
+    "update": dict.fromkeys([*KEPT, "synced_at"], "{new}"),
     "where": "WHERE excluded.updated_at > {table}.updated_at",
 }
 
@@ -34,80 +31,71 @@ NEWEST = "CASE WHEN {table}.outcome = 'APPLIED' AND excluded.outcome <> 'APPLIED
 TOLD = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
 COUNTING: dict[str, Any] = {
     "conflict": "delivery_id",
-    "update": {"attempts": "{old} + 1", **dict.fromkeys(TOLD, NEWEST)},
+    "update": {
+        "attempts": "{old} + 1",
+        "last_received_at": "{new}",
+        **dict.fromkeys(TOLD, NEWEST),
+    },
 }
 
 
 class UpsertQuerySet(models.QuerySet[M]):
-    def upsert_sql(
-        self, names: Iterable[str], *, source: str, conflict: str, update: Mapping[str, str], where: str = ""
-    ) -> str:
-        """Write the statement that inserts what a source yields, or updates the rows it meets.
+    def _upsert(
+        self,
+        rows: Sequence[Mapping[str, object]],
+        *,
+        conflict: str,
+        update: Mapping[str, str],
+        where: str = "",
+    ) -> list[M]:
+        """Insert rows or update those they meet, in one statement, and return the rows written.
 
         Django's own upsert takes no condition and no expression. In the SQL given, `{old}` and
         `{new}` are the column's values and `{table}` is the row met.
         """
-        quote = connections[self.db].ops.quote_name
-        columns = {field.name: quote(str(field.column)) for field in self.model._meta.concrete_fields}
+        self._for_write = True
+        connection = connections[self.db]
+        quote = connection.ops.quote_name
+        fields = {field.name: field for field in self.model._meta.concrete_fields}
+        columns = {name: quote(str(field.column)) for name, field in fields.items()}
         table = quote(self.model._meta.db_table)
         assignments = [
             f"{columns[name]} = "
             + sql.format(table=table, old=f"{table}.{columns[name]}", new=f"excluded.{columns[name]}")
             for name, sql in update.items()
         ]
+        places = f"({', '.join(['%s'] * len(rows[0]))})"
+        parameters = [
+            fields[name].get_db_prep_save(value, connection) for row in rows for name, value in row.items()
+        ]
         # Names come from the models, values go as parameters.
-        return (
-            f"INSERT INTO {table} ({', '.join(columns[name] for name in names)}) {source} "
+        sql = (
+            f"INSERT INTO {table} ({', '.join(columns[name] for name in rows[0])}) "  # noqa: S608
+            f"VALUES {', '.join([places] * len(rows))} "
             f"ON CONFLICT ({columns[conflict]}) DO UPDATE SET {', '.join(assignments)} "
             f"{where.format(table=table)} RETURNING {', '.join(columns.values())}"
         )
-
-    def _upsert(self, rows: Sequence[Mapping[str, object]], **how: Any) -> list[M]:
-        """Insert rows or update those they meet, in one statement, and answer the rows written."""
-        self._for_write = True
-        connection = connections[self.db]
-        fields = {field.name: field for field in self.model._meta.concrete_fields}
-        places = f"({', '.join(['%s'] * len(rows[0]))})"
-        parameters = [
-            fields[name].get_db_prep_save(value, connection)
-            for values in rows
-            for name, value in values.items()
-        ]
-        source = f"VALUES {', '.join([places] * len(rows))}"
-        return list(self.raw(self.upsert_sql(rows[0], source=source, **how), parameters))
+        return list(self.raw(sql, parameters))
 
 
 class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
-    def waiting(self) -> "ZammadUserQuerySet":
-        """Narrow to those who may still be linked to somebody."""
-        return self.filter(user=None, auto_link=True)
-
-    def waiting_for(self, addresses: Iterable[str]) -> "ZammadUserQuerySet":
-        """Narrow to those who may still be linked to the owner of these addresses, however spelt."""
-        spelt = set[str]().union(*map(spellings, addresses))
-        return self.waiting().filter(email__in=spelt)
-
-    def upsert(self, data: UserData, *, now: datetime.datetime) -> "ZammadUser | None":
-        """Store a user unless a version as new is stored already: then answer None.
-
-        Either way PostgreSQL keeps the row locked until the transaction ends.
-        """
-        rows = self.upsert_all([data], now=now)
-        return rows[0] if rows else None
-
-    def upsert_all(self, users: Sequence[UserData], *, now: datetime.datetime) -> "list[ZammadUser]":
-        """Store users in one statement, and answer those of whom no version as new was stored.
+    def upsert(self, users: Sequence[UserData], *, now: datetime.datetime) -> "list[ZammadUser]":
+        """Store users unless a version as new is stored already, and return the rows written.
 
         Each id stands among them once: PostgreSQL writes no row twice in one statement.
         """
         if not users:
             return []
-        rows = [{**data.row(), "synced_at": now, "auto_link": True} for data in users]
+        rows = [{**data.row(), "synced_at": now, "auto_link": True, "link_kind": ""} for data in users]
         return self._upsert(rows, **IF_NEWER)
 
 
 class ZammadUser(models.Model):
     """A user of Zammad, as its newest payload described them, and the person that is here."""
+
+    class LinkKind(models.TextChoices):
+        HAND = "HAND", _("By hand")
+        AUTOMATIC = "AUTOMATIC", _("Automatic")
 
     zammad_id = models.PositiveIntegerField(
         _("Zammad ID"),
@@ -136,6 +124,15 @@ class ZammadUser(models.Model):
         verbose_name=_("user"),
         help_text=_("The account here that has the same address. Grants nothing."),
     )
+    link_kind = models.CharField(
+        _("link kind"),
+        max_length=9,
+        choices=LinkKind,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_("By hand: staff made it, and only staff move it. Automatic: it follows the address."),
+    )
     auto_link = models.BooleanField(
         _("auto link"),
         default=True,
@@ -151,6 +148,11 @@ class ZammadUser(models.Model):
             models.CheckConstraint(
                 name="zammad_user_id_in_range",
                 condition=models.Q(zammad_id__gte=MIN_ZAMMAD_ID, zammad_id__lte=MAX_ZAMMAD_ID),
+            ),
+            models.CheckConstraint(
+                name="zammad_user_link_has_a_kind",
+                condition=models.Q(user=None, link_kind="")
+                | models.Q(user__isnull=False, link_kind__in=["HAND", "AUTOMATIC"]),
             ),
         ]
 
@@ -168,32 +170,14 @@ class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
     def received_until(self, moment: datetime.datetime) -> "WebhookDeliveryQuerySet":
         return self.filter(received_at__lte=moment)
 
+    def last_received_at(self) -> datetime.datetime | None:
+        """Return when the last authentic delivery came, if any did."""
+        newest = self.order_by("-last_received_at").values_list("last_received_at", flat=True)
+        return newest.first()
+
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
         """Write a receipt, or count one more attempt of a delivery that has one."""
         return self._upsert([delivery.row()], **COUNTING)[0]
-
-    def record_with_customer(self, delivery: "WebhookDelivery", data: UserData) -> "WebhookDelivery | None":
-        """Store a customer and the receipt of their delivery in one statement, or nothing at all.
-
-        None where that takes a transaction: a person may be to be linked, or a version as new was
-        stored at this very moment. SQLite knows no such statement.
-        """
-        self._for_write = True
-        connection = connections[self.db]
-        if connection.vendor != "postgresql":
-            return None
-        parameters = {
-            **delivery.row(),
-            **data.row(),
-            "synced_at": delivery.received_at,
-            "auto_link": True,
-            "spellings": list(spellings(data.email)),
-            "stale": WebhookDelivery.AS_NEW_IS_STORED,
-        }
-        with connection.cursor() as cursor:
-            cursor.execute(_record_with_customer_sql(), parameters)
-            row = cursor.fetchone()
-        return self.model.from_db(self.db, [], row) if row else None
 
 
 class WebhookDelivery(models.Model):
@@ -201,10 +185,9 @@ class WebhookDelivery(models.Model):
 
     class Outcome(models.TextChoices):
         APPLIED = "APPLIED", _("Applied")
+        UNCHANGED = "UNCHANGED", _("Unchanged")
         STALE = "STALE", _("Stale")
         IGNORED = "IGNORED", _("Ignored")
-
-    AS_NEW_IS_STORED = gettext_noop("as new a version is stored")  # the detail of a stale one
 
     # Null when the header was missing or odd: each such delivery is a receipt of its own.
     delivery_id = models.UUIDField(_("delivery ID"), null=True, blank=True, unique=True)
@@ -213,8 +196,14 @@ class WebhookDelivery(models.Model):
         _("body digest"), max_length=64, help_text=_("SHA-256 of the body, in hexadecimal.")
     )
     received_at = models.DateTimeField(_("received at"), default=timezone.now)
+    last_received_at = models.DateTimeField(
+        _("last received at"),
+        default=timezone.now,
+        db_default=Now(),
+        help_text=_("When the newest attempt arrived."),
+    )
     attempts = models.PositiveIntegerField(_("attempts"), default=1)
-    outcome = models.CharField(_("outcome"), max_length=7, choices=Outcome)
+    outcome = models.CharField(_("outcome"), max_length=9, choices=Outcome)
     detail = models.CharField(_("detail"), max_length=200, blank=True)
     zammad_user = models.ForeignKey(
         ZammadUser,
@@ -232,12 +221,13 @@ class WebhookDelivery(models.Model):
         verbose_name_plural = _("webhook deliveries")
         indexes: ClassVar = [
             models.Index(name="delivery_received_at", fields=["received_at"]),
+            models.Index(name="delivery_last_received_at", fields=["last_received_at"]),
             models.Index(name="delivery_outcome_received_at", fields=["outcome", "received_at"]),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="delivery_outcome_known",
-                condition=models.Q(outcome__in=["APPLIED", "STALE", "IGNORED"]),
+                condition=models.Q(outcome__in=["APPLIED", "UNCHANGED", "STALE", "IGNORED"]),
             ),
         ]
 
@@ -254,35 +244,60 @@ class WebhookDelivery(models.Model):
         }
 
 
-@cache
-def _record_with_customer_sql() -> str:
-    """Write the statement: the customer first, then the receipt, as locks are taken everywhere.
+class LinkChange(models.Model):
+    """One change of the link of a Zammad user: append-only history."""
 
-    It leaves the customer alone if a person might be linked. A stale payload does not change the
-    address that decides on that, so one with another address than is stored is left alone, too.
-    """
-    person = get_user_model()._meta
-    customer = {name: f"%({name})s" for name in [*UPDATED, "auto_link"]}
-    receipt = {name: f"%({name})s" for name in WebhookDelivery().row()}
-    receipt |= {"outcome": "outcome", "detail": "detail", "zammad_user": "id"}
-    # Names come from the models, values go as parameters.
-    new_customer = f"SELECT {', '.join(customer.values())} WHERE NOT EXISTS (SELECT FROM linkable)"  # noqa: S608
-    new_receipt = f"SELECT {', '.join(receipt.values())} FROM customer"  # noqa: S608
-    return f"""
-        WITH linkable AS (
-            SELECT FROM {EmailAddress._meta.db_table} AS address
-            JOIN {person.db_table} AS person ON person.{person.pk.column} = address.user_id
-            WHERE address.email = ANY(%(spellings)s) AND address.verified AND person.is_active
-            AND NOT EXISTS (SELECT FROM zammad_zammaduser WHERE user_id = address.user_id)
-        ), newer AS (
-            {ZammadUser.objects.upsert_sql(customer, source=new_customer, **IF_NEWER)}
-        ), customer AS (
-            SELECT id, 'APPLIED' AS outcome, '' AS detail FROM newer
-            UNION ALL
-            SELECT id, 'STALE', %(stale)s FROM zammad_zammaduser
-            WHERE zammad_id = %(zammad_id)s
-            AND NOT EXISTS (SELECT FROM newer) AND NOT EXISTS (SELECT FROM linkable)
-            AND (user_id IS NOT NULL OR NOT auto_link OR email = %(email)s)
+    class Why(models.TextChoices):
+        MATCHES = "MATCHES", _("This person has verified the address.")
+        NOBODY = "NOBODY", _("No active person has verified the address.")
+        SEVERAL_PEOPLE = "SEVERAL_PEOPLE", _("Several people have verified the address.")
+        SEVERAL_ZAMMAD_USERS = (
+            "SEVERAL_ZAMMAD_USERS",
+            _("Several active Zammad users have an address of the person."),
         )
-        {WebhookDelivery.objects.upsert_sql(receipt, source=new_receipt, **COUNTING)}
-    """  # noqa: S608
+        INACTIVE = "INACTIVE", _("The user is not active in Zammad.")
+        PERSON_DELETED = "PERSON_DELETED", _("The person was deleted.")
+        BY_HAND = "BY_HAND", _("Staff linked them.")
+        UNLINKED = "UNLINKED", _("Staff unlinked them.")
+
+    zammad_user = models.ForeignKey(
+        ZammadUser, on_delete=models.CASCADE, related_name="link_changes", verbose_name=_("Zammad user")
+    )
+    from_user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    to_user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    why = models.CharField(max_length=20, choices=Why)
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    delivery = models.ForeignKey(
+        WebhookDelivery, on_delete=models.SET_NULL, null=True, blank=True, related_name="link_changes"
+    )
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name = _("link change")
+        verbose_name_plural = _("link changes")
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="link_change_reason_known",
+                condition=models.Q(
+                    why__in=[
+                        "MATCHES",
+                        "NOBODY",
+                        "SEVERAL_PEOPLE",
+                        "SEVERAL_ZAMMAD_USERS",
+                        "INACTIVE",
+                        "PERSON_DELETED",
+                        "BY_HAND",
+                        "UNLINKED",
+                    ]
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.from_user_id or '-'} > {self.to_user_id or '-'}: {self.get_why_display()}"

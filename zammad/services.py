@@ -1,53 +1,42 @@
-"""What Zammad's data changes here: apply a delivery, import users, link them to people."""
+"""What Zammad's data changes here: apply a delivery, import users."""
 
 import hashlib
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Final
 
 from allauth.account.models import EmailAddress
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser, AnonymousUser
-from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import IntegrityError, reset_queries, transaction
-from django.utils.translation import gettext_lazy as _
+from django.db import reset_queries, transaction
 from django.utils.translation import gettext_noop
 
 from zammad.addresses import spellings
-from zammad.client import ZammadClient, ZammadError
-from zammad.models import WebhookDelivery, ZammadUser
+from zammad.client import (
+    FOUND_PER_PAGE,
+    PASSING_STATUSES,
+    Unit,
+    ZammadClient,
+    ZammadError,
+    ZammadRefused,
+)
+from zammad.linking import settle_links
+from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
 
-Actor = AbstractUser | AnonymousUser
-
 DELETED_AT_ONCE = 1000
-
-
-class LinkNotPermitted(PermissionDenied):
-    code = "PERMISSION_DENIED"
-
-    def __init__(self) -> None:
-        super().__init__(_("Linking Zammad users needs the right to change them."))
-
-
-class LinkRefused(ValidationError):
-    """A rule of linking by hand is broken."""
-
-
-class ZammadUserNotFound(LinkRefused):
-    def __init__(self) -> None:
-        super().__init__(_("There is no such Zammad user."), code="ZAMMAD_USER_NOT_FOUND")
-
-
-class PersonNotFound(LinkRefused):
-    def __init__(self) -> None:
-        super().__init__(_("There is no such active person."), code="USER_NOT_FOUND")
-
-
-class AlreadyLinked(LinkRefused):
-    def __init__(self) -> None:
-        super().__init__(_("The person or the Zammad user is linked already."), code="ALREADY_LINKED")
+# Zammad users whose links are settled in one transaction: each address takes a lock.
+SETTLED_AT_ONCE = 100
+# What the search counts in, the largest first.
+UNITS: Final[dict[Unit, timedelta]] = {
+    "day": timedelta(days=1),
+    "hour": timedelta(hours=1),
+    "minute": timedelta(minutes=1),
+}
+# How far Zammad's clock may be from ours.
+CLOCK_SKEW = timedelta(minutes=5)
 
 
 class UsersNotListed(ZammadError):
@@ -57,6 +46,33 @@ class UsersNotListed(ZammadError):
         super().__init__("The token may not list users: it needs ticket.agent or admin.user.")
 
 
+class SearchUnusable(ZammadError):
+    """The search for changed users cannot be trusted, so only the whole import helps."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem} Run the whole import instead, without --changed-within.")
+
+
+class Stored(Enum):
+    """What became of one version of a user."""
+
+    CREATED = auto()
+    UPDATED = auto()
+    UNCHANGED = auto()  # newer, but nothing that is kept here differs
+    STALE = auto()  # a version as new was stored already
+
+
+OUTCOMES = {
+    Stored.CREATED: (WebhookDelivery.Outcome.APPLIED, ""),
+    Stored.UPDATED: (WebhookDelivery.Outcome.APPLIED, ""),
+    Stored.UNCHANGED: (
+        WebhookDelivery.Outcome.UNCHANGED,
+        gettext_noop("nothing that is kept here has changed"),
+    ),
+    Stored.STALE: (WebhookDelivery.Outcome.STALE, gettext_noop("as new a version is stored")),
+}
+
+
 def apply_delivery(
     *, body: bytes, delivery_id: str | None, trigger: str | None, now: datetime
 ) -> WebhookDelivery:
@@ -64,116 +80,83 @@ def apply_delivery(
 
     Repeated, reordered and replayed deliveries change nothing but their receipts: only
     `updated_at` decides, for the delivery id is not signed, and a retry is rendered anew.
+
+    Return what became of this body; the receipt may go on to tell that an earlier one was applied.
     """
-    receipt = WebhookDelivery(
+    delivery = WebhookDelivery(
         delivery_id=read_delivery_id(delivery_id),
         trigger=_trigger(trigger),
         body_digest=hashlib.sha256(body).hexdigest(),
         received_at=now,
+        last_received_at=now,
     )
     try:
         data = parse_customer(body, now=now)
     except Unusable as unusable:
-        receipt.outcome = WebhookDelivery.Outcome.IGNORED
-        receipt.detail = str(unusable)
-        return WebhookDelivery.objects.record(receipt)
+        delivery.outcome = WebhookDelivery.Outcome.IGNORED
+        delivery.detail = str(unusable)
+        delivery.pk = WebhookDelivery.objects.record(delivery).pk
+        return delivery
 
-    if recorded := WebhookDelivery.objects.record_with_customer(receipt, data):
-        return recorded
     # Locks in this order everywhere: the Zammad user, then the receipt.
     with transaction.atomic():
-        taken = ZammadUser.objects.upsert(data, now=now)
-        zammad_user = taken or ZammadUser.objects.select_for_update().get(zammad_id=data.zammad_id)
-        linked = link_zammad_user(zammad_user=zammad_user)
-        receipt.zammad_user = zammad_user
-        if taken:
-            receipt.outcome = WebhookDelivery.Outcome.APPLIED
-            receipt.detail = gettext_noop("linked") if linked else ""
-        else:
-            receipt.outcome = WebhookDelivery.Outcome.STALE
-            receipt.detail = (
-                gettext_noop("as new a version is stored, now linked")
-                if linked
-                else WebhookDelivery.AS_NEW_IS_STORED
-            )
-        return WebhookDelivery.objects.record(receipt)
-
-
-def link_zammad_user(*, zammad_user: ZammadUser) -> bool:
-    """Link to the one active person who has verified the stored address, or leave it waiting.
-
-    A link once made is never moved, nor is one that staff removed made again.
-    """
-    if zammad_user.user_id is not None or not zammad_user.auto_link or not zammad_user.email:
-        return False
-    people = list(
-        EmailAddress.objects.filter(
-            email__in=spellings(zammad_user.email), verified=True, user__is_active=True
+        [(zammad_user, address_before, stored)] = store_users([data], now=now)
+        delivery.outcome, delivery.detail = OUTCOMES[stored]
+        delivery.zammad_user = zammad_user
+        delivery.pk = WebhookDelivery.objects.record(delivery).pk
+    # A crash before this is repaired by the retry, which finds a version as new.
+    with transaction.atomic():
+        changes = settle_links(
+            zammad_users=[zammad_user], addresses=[address_before], delivery=delivery, now=now
         )
-        .order_by()
-        .values_list("user_id", "user__zammad_user")
-        .distinct()[:2]  # one person may have verified both spellings
-    )
-    if len(people) != 1:
-        return False
-    [(user_id, other_link)] = people
-    if other_link is not None:
-        return False
-    still_waiting = ZammadUser.objects.waiting_for([zammad_user.email]).filter(pk=zammad_user.pk)
-    try:
-        with transaction.atomic():
-            return still_waiting.update(user_id=user_id) == 1
-    except IntegrityError:
-        # The same person was linked to another Zammad user at this moment.
-        return False
+        if changes:
+            delivery.detail = "; ".join(filter(None, [delivery.detail, _told(changes, zammad_user)]))
+            WebhookDelivery.objects.filter(pk=delivery.pk).update(detail=delivery.detail)
+    return delivery
 
 
-def link_waiting_user(*, user: AbstractUser) -> None:
-    """Link a person who verified an address, or accepted an invite, to who waits for them."""
-    addresses = EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True)
-    for zammad_user in ZammadUser.objects.waiting_for(addresses).order_by("zammad_id"):
-        link_zammad_user(zammad_user=zammad_user)
+def _told(changes: Sequence[LinkChange], zammad_user: ZammadUser) -> str:
+    """Say what happened to the link of a delivery's customer, or else to those of others."""
+    change = next((each for each in changes if each.zammad_user_id == zammad_user.pk), None)
+    if change is None:
+        return gettext_noop("links of others changed")
+    if change.to_user_id is None:
+        return gettext_noop("link ended")
+    return gettext_noop("linked") if change.from_user_id is None else gettext_noop("link moved")
 
 
-def link_by_hand(*, actor: Actor, zammad_user_id: int, user_id: int) -> ZammadUser:
-    """Link a Zammad user to a person of staff's choice; both ids are primary keys.
+def store_users(users: Sequence[UserData], *, now: datetime) -> list[tuple[ZammadUser, str, Stored]]:
+    """Store versions of users unless one as new is stored already, inside the caller's transaction.
 
-    :raises LinkNotPermitted:
-    :raises ZammadUserNotFound:
-    :raises PersonNotFound:
-    :raises AlreadyLinked:
+    Each id stands among them once, in ascending order, as rows are locked everywhere. Return each
+    user as stored, the address stored before (none for a new user) and what became of the version.
     """
-    _check_may_link(actor)
-    with transaction.atomic():
-        zammad_user = _locked(zammad_user_id)
-        # Only AbstractBaseUser is promised of a project's own user model.
-        person = get_user_model()._default_manager.filter(pk=user_id).first()
-        if person is None or not person.is_active:
-            raise PersonNotFound
-        if zammad_user.user_id is not None:
-            raise AlreadyLinked
-        zammad_user.user_id = person.pk
-        try:
-            with transaction.atomic():
-                zammad_user.save(update_fields=["user"])
-        except IntegrityError as error:
-            raise AlreadyLinked from error
-        return zammad_user
+    ids = [data.zammad_id for data in users]
+    rows = ZammadUser.objects.select_for_update().filter(zammad_id__in=ids).order_by("zammad_id")
+    before = {row.zammad_id: row for row in rows}
+    judged = {data.zammad_id: judge(data, before.get(data.zammad_id)) for data in users}
+    newer = [data for data in users if judged[data.zammad_id] is not Stored.STALE]
+    written = {row.zammad_id: row for row in ZammadUser.objects.upsert(newer, now=now)}
+    results = []
+    for zammad_id, stored in judged.items():
+        old, new = before.get(zammad_id), written.get(zammad_id)
+        if new is None:
+            # A new user may have been stored by somebody else between the two statements.
+            row = old or ZammadUser.objects.get(zammad_id=zammad_id)
+            results.append((row, row.email, Stored.STALE))
+        else:
+            results.append((new, old.email if old else "", stored))
+    return results
 
 
-def unlink(*, actor: Actor, zammad_user_id: int) -> ZammadUser:
-    """Remove a link for good: an equal address will not bring it back by itself.
-
-    :raises LinkNotPermitted:
-    :raises ZammadUserNotFound:
-    """
-    _check_may_link(actor)
-    with transaction.atomic():
-        zammad_user = _locked(zammad_user_id)
-        zammad_user.user = None
-        zammad_user.auto_link = False
-        zammad_user.save(update_fields=["user", "auto_link"])
-        return zammad_user
+def judge(data: UserData, stored: ZammadUser | None) -> Stored:
+    """Hold a version of a user against the one that is stored."""
+    if stored is None:
+        return Stored.CREATED
+    if data.updated_at <= stored.updated_at:
+        return Stored.STALE
+    same = all(getattr(stored, name) == value for name, value in data.row().items() if name != "updated_at")
+    return Stored.UNCHANGED if same else Stored.UPDATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,17 +165,22 @@ class ImportSummary:
 
     created: int = 0
     updated: int = 0
+    unchanged: int = 0
     stale: int = 0
     skipped: int = 0
 
     @property
     def read(self) -> int:
-        return self.created + self.updated + self.stale + self.skipped
+        return self.created + self.updated + self.unchanged + self.stale + self.skipped
+
+    @property
+    def changed(self) -> int:
+        return self.created + self.updated
 
     def __str__(self) -> str:
         return (
-            f"{self.created} created, {self.updated} updated, {self.stale} already known, "
-            f"{self.skipped} skipped"
+            f"{self.created} created, {self.updated} updated, {self.unchanged} unchanged, "
+            f"{self.stale} stale, {self.skipped} skipped"
         )
 
 
@@ -202,71 +190,117 @@ def import_users(
     now: datetime,
     start_page: int = 1,
     per_page: int = 500,
+    changed_within: timedelta | None = None,
     dry_run: bool = False,
     after_page: Callable[[int, ImportSummary], None] | None = None,
 ) -> ImportSummary:
-    """Pull all users of Zammad, page by page, with the guard that webhooks pass.
+    """Pull all users of Zammad, or those changed lately, through the guard that webhooks pass.
 
     Each page is stored for good before `after_page` hears its number and the summary so far:
-    what was interrupted goes on at the page after.
+    what was interrupted goes on at the page after. A user who is read twice counts once.
 
+    :param changed_within: whole minutes; ask Zammad's search, for whom pages start at 1.
     :raises UsersNotListed:
+    :raises SearchUnusable:
     :raises ZammadError:
     """
     if not client.can_list_users():
         raise UsersNotListed
-    summary = ImportSummary()
-    for number, records in enumerate(client.users(per_page=per_page, start_page=start_page), start_page):
-        # By id, so that two imports at once take their locks in the same order; each id once, as
-        # its newest version.
-        users: dict[int, UserData] = {}
-        usable = 0
-        for record in records:
-            try:
-                data = parse_user(record, now=now)
-            except Unusable:
-                continue
-            usable += 1
-            if data.zammad_id not in users or data.updated_at > users[data.zammad_id].updated_at:
-                users[data.zammad_id] = data
-        page = [users[zammad_id] for zammad_id in sorted(users)]
-        created, taken = _count(page) if dry_run else _store(page, now=now)
-        summary = replace(
-            summary,
-            created=summary.created + created,
-            updated=summary.updated + taken - created,
-            stale=summary.stale + usable - taken,
-            skipped=summary.skipped + len(records) - usable,
-        )
+    if changed_within is None:
+        pages = client.users(per_page=per_page, start_page=start_page)
+    else:
+        pages = _search(client, changed_within, per_page=per_page)
+    counts: Counter[Stored | None] = Counter()
+    seen = set[int]()
+    for number, records in enumerate(pages, start_page):
+        users, skipped = _readable(records, now=now)
+        if changed_within is not None and any(
+            data.updated_at < now - changed_within - CLOCK_SKEW for data in users
+        ):
+            raise SearchUnusable("Zammad's search for users ignores when they were changed.")
+        for zammad_id, stored in (_preview(users) if dry_run else _store(users, now=now)).items():
+            counts[stored] += zammad_id not in seen
+        counts[None] += skipped
+        if changed_within is not None:
+            seen |= {data.zammad_id for data in users}
+        summary = _summary(counts)
         reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
         if after_page is not None:
             after_page(number, summary)
-    return summary
+    return _summary(counts)
 
 
-def _count(users: list[UserData]) -> tuple[int, int]:
-    """Tell how many users are new, and how many storing them would write."""
-    known = dict(
-        ZammadUser.objects.filter(zammad_id__in=[data.zammad_id for data in users]).values_list(
-            "zammad_id", "updated_at"
-        )
+def _search(client: ZammadClient, window: timedelta, *, per_page: int) -> Iterator[list[object]]:
+    """Ask for the users changed within a time, in the largest unit that is whole.
+
+    :raises SearchUnusable:
+    :raises ZammadError:
+    """
+    unit, length = next((unit, length) for unit, length in UNITS.items() if not window % length)
+    try:
+        yield from client.users_changed_within(window // length, unit, per_page=min(per_page, FOUND_PER_PAGE))
+    except ZammadRefused as refusal:
+        if refusal.status in PASSING_STATUSES:
+            raise
+        raise SearchUnusable(f"Zammad refuses the search for changed users. {refusal}.") from refusal
+
+
+def _readable(records: Sequence[object], *, now: datetime) -> tuple[list[UserData], int]:
+    """Read a page of users: each once, as the newest version, by ascending id; count the unusable."""
+    users: dict[int, UserData] = {}
+    skipped = 0
+    for record in records:
+        try:
+            data = parse_user(record, now=now)
+        except Unusable:
+            skipped += 1
+            continue
+        if data.zammad_id not in users or data.updated_at > users[data.zammad_id].updated_at:
+            users[data.zammad_id] = data
+    return [users[zammad_id] for zammad_id in sorted(users)], skipped
+
+
+def _preview(users: Sequence[UserData]) -> Mapping[int, Stored]:
+    """Tell what would become of a page of users, by their ids in Zammad."""
+    rows = ZammadUser.objects.filter(zammad_id__in=[data.zammad_id for data in users])
+    known = {row.zammad_id: row for row in rows}
+    return {data.zammad_id: judge(data, known.get(data.zammad_id)) for data in users}
+
+
+def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
+    """Store a page of users, settle their links, and tell what became of each, by their ids in Zammad."""
+    with transaction.atomic():
+        results = store_users(users, now=now)
+    spelt = set[str]().union(*(spellings(row.email) for row, _before, _stored in results)) - {""}
+    verified = set(
+        EmailAddress.objects.filter(verified=True, email__in=spelt).values_list("email", flat=True)
     )
-    new = [data for data in users if data.zammad_id not in known]
-    newer = [data for data in users if data.zammad_id in known and data.updated_at > known[data.zammad_id]]
-    return len(new), len(new) + len(newer)
+    # Besides those that changed: what no door of ours changed is noticed here.
+    touched = [
+        (row, before)
+        for row, before, stored in results
+        if stored in {Stored.CREATED, Stored.UPDATED}
+        or row.user_id is not None
+        or not verified.isdisjoint(spellings(row.email))
+    ]
+    for start in range(0, len(touched), SETTLED_AT_ONCE):
+        batch = touched[start : start + SETTLED_AT_ONCE]
+        settle_links(
+            zammad_users=[row for row, _before in batch],
+            addresses=[before for _row, before in batch],
+            now=now,
+        )
+    return {row.zammad_id: stored for row, _before, stored in results}
 
 
-def _store(users: list[UserData], *, now: datetime) -> tuple[int, int]:
-    """Store a page of users, and tell how many are new and how many were written."""
-    new, _ = _count(users)
-    taken = len(ZammadUser.objects.upsert_all(users, now=now))
-    # Links come after, each in a transaction of its own: one that waits for a person's link while
-    # it holds a page of users could meet a webhook that waits for one of these.
-    spelt = set[str]().union(*(spellings(data.email) for data in users))
-    verified = EmailAddress.objects.filter(verified=True, email__in=spelt).values_list("email", flat=True)
-    for zammad_user in ZammadUser.objects.waiting_for(verified):
-        link_zammad_user(zammad_user=zammad_user)
-    return new, taken
+def _summary(counts: Counter[Stored | None]) -> ImportSummary:
+    return ImportSummary(
+        created=counts[Stored.CREATED],
+        updated=counts[Stored.UPDATED],
+        unchanged=counts[Stored.UNCHANGED],
+        stale=counts[Stored.STALE],
+        skipped=counts[None],
+    )
 
 
 def delete_deliveries(*, until: datetime) -> int:
@@ -281,18 +315,6 @@ def delete_deliveries(*, until: datetime) -> int:
         deleted += batch
         if batch < DELETED_AT_ONCE:
             return deleted
-
-
-def _check_may_link(actor: Actor) -> None:
-    if not actor.has_perm("zammad.change_zammaduser"):
-        raise LinkNotPermitted
-
-
-def _locked(zammad_user_id: int) -> ZammadUser:
-    try:
-        return ZammadUser.objects.select_for_update().get(pk=zammad_user_id)
-    except ZammadUser.DoesNotExist as error:
-        raise ZammadUserNotFound from error
 
 
 def read_delivery_id(header: str | None) -> uuid.UUID | None:

@@ -11,7 +11,6 @@ from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import Counter
 from structlog.contextvars import bound_contextvars
 
-from zammad.models import WebhookDelivery
 from zammad.services import apply_delivery, read_delivery_id
 from zammad.webhooks import SignatureInvalid, verify_signature
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 DELIVERIES = Counter(
     "family_plans_deliveries",
-    "Deliveries of Zammad: APPLIED, STALE, IGNORED, REFUSED before anything was stored, or FAILED.",
+    "Deliveries of Zammad: APPLIED, UNCHANGED, STALE, IGNORED, REFUSED before anything is stored, or FAILED.",
     ["outcome"],
 )
 
@@ -60,7 +59,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
     told = {"delivery_id": str(known_as) if known_as else None}
     with bound_contextvars(**told):
         try:
-            receipt = apply_delivery(
+            delivery = apply_delivery(
                 body=body,
                 delivery_id=delivery_id,
                 trigger=request.headers.get("X-Zammad-Trigger"),
@@ -69,9 +68,8 @@ def webhook(request: HttpRequest) -> HttpResponse:
         except DatabaseFailure:
             logger.exception("A delivery of Zammad could not be stored")
             return _line(500, "could not be stored, try again", outcome="FAILED", **told)
-    if receipt.outcome == WebhookDelivery.Outcome.APPLIED:
-        return _line(200, "APPLIED", outcome=receipt.outcome, **told)
-    return _line(200, f"{receipt.outcome}: {receipt.detail}", outcome=receipt.outcome, **told)
+    answer = ": ".join(filter(None, [delivery.outcome, delivery.detail]))
+    return _line(200, answer, outcome=delivery.outcome, **told)
 
 
 class Line(HttpResponse):

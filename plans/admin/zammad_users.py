@@ -7,25 +7,29 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to, page_of
 from plans.models import may_read_all_plans
+from zammad.admin import history_of_links
+from zammad.linking import explain, link_by_hand, unlink
 from zammad.models import ZammadUser
-from zammad.services import link_by_hand, unlink
 
 LINK = "zammad.change_zammaduser"
 WHAT_A_LINK_MEANS = _(
-    "A link means that two addresses are equal, not that whoever writes a ticket is this person: "
-    "anybody can write a mail with a forged sender. It grants nothing."
+    "A link means that two addresses are equal, not that the author of a ticket is this person: "
+    "anybody can write a mail with a forged sender. It grants nothing. A link that staff made stays until "
+    "staff end it; any other follows the addresses, here and in Zammad."
 )
 IN_ZAMMAD = (
     "known_as",
@@ -59,7 +63,7 @@ class ZammadUserAdmin(JourneyAdmin):
     list_display = ("zammad_id", "name", "email", "active", "user", "plan", "auto_link")
     search_fields = ("email",)
     search_help_text = _("A Zammad ID, or the start of an address, a first or a last name.")
-    readonly_fields = ("person", "account", "plan", "known_as")
+    readonly_fields = ("person", "account", "plan", "why", "link_history", "known_as")
     journeys = (
         Journey(
             name="link",
@@ -69,7 +73,7 @@ class ZammadUserAdmin(JourneyAdmin):
             offered=lambda zammad_user: zammad_user.user_id is None,
             form=LinkForm,
             call=lambda actor, zammad_user, user: link_by_hand(
-                actor=actor, zammad_user_id=zammad_user.pk, user_id=user.pk
+                actor=actor, zammad_user_id=zammad_user.pk, user_id=user.pk, now=timezone.now()
             ),
             about=lambda _zammad_user, linked: linked.user_id,
             done=_("Linked to user %(id)s."),
@@ -80,7 +84,9 @@ class ZammadUserAdmin(JourneyAdmin):
             explanation=_("An equal address will not link this Zammad user again; only a link by hand will."),
             right=LINK,
             offered=lambda zammad_user: zammad_user.user_id is not None,
-            call=lambda actor, zammad_user: unlink(actor=actor, zammad_user_id=zammad_user.pk),
+            call=lambda actor, zammad_user: unlink(
+                actor=actor, zammad_user_id=zammad_user.pk, now=timezone.now()
+            ),
             about=lambda zammad_user, _result: zammad_user.user_id,
             done=_("Unlinked from user %(id)s."),
         ),
@@ -96,7 +102,14 @@ class ZammadUserAdmin(JourneyAdmin):
         person = get_user_model()
         view = f"{person._meta.app_label}.{get_permission_codename('view', person._meta)}"
         may_view_people = self.admin_site.is_registered(person) and request.user.has_perm(view)
-        here = ["account" if may_view_people else "person", "plan", "auto_link"]
+        here = [
+            "account" if may_view_people else "person",
+            "plan",
+            "link_kind",
+            "why",
+            "auto_link",
+            "link_history",
+        ]
         if not may_read_all_plans(request.user):
             here.remove("plan")
         return [
@@ -130,6 +143,21 @@ class ZammadUserAdmin(JourneyAdmin):
     @admin.display(description=_("person"))
     def account(self, zammad_user: ZammadUser) -> str:
         return link_to(zammad_user.user, described(zammad_user.user))
+
+    @admin.display(description=_("why"))
+    def why(self, zammad_user: ZammadUser) -> str:
+        return str(explain(zammad_user).label)
+
+    @admin.display(description=_("history of the link"))
+    def link_history(self, zammad_user: ZammadUser) -> str:
+        return history_of_links(zammad_user.link_changes.all())
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        zammad_user = self.get_object(request, unquote(object_id))
+        history = self.link_history(zammad_user) if zammad_user else "-"
+        return super().history_view(request, object_id, {"link_history": history, **(extra_context or {})})
 
     @admin.display(description=_("Zammad ID"))
     def known_as(self, zammad_user: ZammadUser) -> str:

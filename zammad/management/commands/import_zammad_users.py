@@ -1,6 +1,9 @@
-"""Pull all users of Zammad: the first time, and to repair what webhooks lost."""
+"""Pull users of Zammad: all of them the first time, and what webhooks lost or never tell."""
 
+import re
 import sys
+from argparse import ArgumentTypeError
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -9,21 +12,44 @@ from django.utils import timezone
 from tqdm import tqdm
 
 from zammad.client import ZammadError, get_patient_client
-from zammad.services import ImportSummary, UsersNotListed, import_users
+from zammad.services import ImportSummary, SearchUnusable, UsersNotListed, import_users
+
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+def window(text: str) -> timedelta:
+    """Read a time such as 90m, 1h or 7d.
+
+    :raises ArgumentTypeError:
+    """
+    match = re.fullmatch(r"([0-9]{1,5})([mhd])", text, re.ASCII)
+    found = int(match[1]) * UNITS[match[2]] if match else timedelta(0)
+    if not timedelta(minutes=1) <= found <= timedelta(days=30):
+        raise ArgumentTypeError("give a whole number with m, h or d: 1m to 30d")
+    return found
 
 
 class Command(BaseCommand):
-    help = "Import all users of Zammad, and link them to people. Safe to repeat and to run from cron."
+    help = "Import users of Zammad, and link them to people. Safe to repeat and to run from cron."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--start-page", type=int, default=1, help="Go on where an import was cut.")
         parser.add_argument("--per-page", type=int, default=500, help="Users asked for at once (1 to 1000).")
+        parser.add_argument(
+            "--changed-within",
+            type=window,
+            metavar="TIME",
+            help="Only users changed in this time, such as 1h: a whole number with m, h or d (1m to 30d).",
+        )
         parser.add_argument("--dry-run", action="store_true", help="Count, and write nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         per_page = options["per_page"]
         if options["start_page"] < 1 or not 1 <= per_page <= 1000:
             raise CommandError("Pages start at 1 and hold 1 to 1000 users.")
+        changed_within = options["changed_within"]
+        if changed_within and options["start_page"] != 1:
+            raise CommandError("--start-page is for the whole import: what changed is read from the start.")
         next_page = options["start_page"]
         on_terminal = self.stdout.isatty() and sys.stderr.isatty()
 
@@ -43,15 +69,22 @@ class Command(BaseCommand):
                     now=timezone.now(),
                     start_page=options["start_page"],
                     per_page=per_page,
+                    changed_within=changed_within,
                     dry_run=options["dry_run"],
                     after_page=after_page,
                 )
-            except UsersNotListed as error:
+            except (UsersNotListed, SearchUnusable) as error:
                 raise CommandError(str(error)) from error
             except (ZammadError, DatabaseFailure, KeyboardInterrupt) as cut:
                 # The text of a database's error may quote a user.
                 told = str(cut) if isinstance(cut, ZammadError) else f"Cut short ({type(cut).__name__})."
-                go_on = f"Go on with --start-page {next_page} --per-page {per_page}."
+                go_on = (
+                    "Run it again; what was read is stored."
+                    if changed_within
+                    else f"Go on with --start-page {next_page} --per-page {per_page}."
+                )
                 raise CommandError(f"{told} {go_on}") from cut
         done = "Would import" if options["dry_run"] else "Imported"
+        if changed_within:
+            done = f"{summary.read} read, {summary.changed} changed. {done}"
         self.stdout.write(self.style.SUCCESS(f"{done}: {summary}."))
