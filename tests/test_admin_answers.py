@@ -237,6 +237,9 @@ def test_the_operation_on_the_page_for_agents_answers_as_it_says(
 # --- The figures above the index ----------------------------------------------------------------
 
 
+LAST = "The last of all"
+
+
 def receive(count: int, outcome: str, *, at: datetime.datetime) -> None:
     WebhookDelivery.objects.bulk_create(
         WebhookDelivery(body_digest="0" * 64, outcome=outcome, received_at=at) for _ in range(count)
@@ -263,13 +266,12 @@ def test_the_index_tells_how_much_there_is_and_what_came_today(superuser: User, 
 
         assert figures_of(as_person(superuser)) == [
             "Now: Plans 1 Members 2 Open invites 1",
-            "Deliveries today: Applied 3 Unchanged 0 Stale 0 Ignored 1 "
-            "The last of all Aug. 3, 2026, 8:15 a.m.",
+            f"Deliveries today: Applied 3 Unchanged 0 Stale 0 Ignored 1 {LAST} Aug. 3, 2026, 8:15 a.m.",
         ]
 
 
 def test_the_index_says_when_no_delivery_came_yet(superuser: User) -> None:
-    assert figures_of(as_person(superuser))[-1].endswith("Ignored 0 The last of all never")
+    assert figures_of(as_person(superuser))[-1].endswith(f"Ignored 0 {LAST} never")
 
 
 @time_machine.travel(MORNING, tick=False)

@@ -1,16 +1,22 @@
 """A command tells what our token may do in Zammad, and warns of an owner who may do too much."""
 
 import io
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
+from zammad.models import WebhookDelivery
 from zammad.sandbox import ADMIN, Fault, Sandbox, Version
+
+pytestmark = pytest.mark.django_db
 
 MINTING = "user_preferences.access_token"
 KNOWN = "Zammad knows the token.\n"
 MINTS = "It may make invite tokens.\n"
+NEVER = "No delivery has come yet.\n"
 
 
 ENDPOINT = "https://plans.example.com/webhooks/zammad/"
@@ -39,7 +45,7 @@ def let(sandbox: Sandbox, *, owner: set[str], token: set[str]) -> None:
 def test_an_agent_without_admin_user_is_as_it_should_be(sandbox: Sandbox) -> None:
     let(sandbox, owner={MINTING, "ticket.agent"}, token={MINTING, "ticket.agent"})
 
-    assert check() == (f"{KNOWN}{MINTS}It may list users, as import_zammad_users does.\n", "")
+    assert check() == (f"{KNOWN}{MINTS}It may list users, as import_zammad_users does.\n{NEVER}", "")
     assert {call.method for call in sandbox.calls} == {"GET"}
 
 
@@ -68,8 +74,20 @@ def test_a_token_that_sees_only_itself_is_warned_of(sandbox: Sandbox) -> None:
     let(sandbox, owner={MINTING, "ticket.agent"}, token={MINTING})
 
     assert check() == (
-        KNOWN + MINTS,
+        KNOWN + MINTS + NEVER,
         "Warning: The token may not list users: import_zammad_users needs ticket.agent.\n",
+    )
+
+
+def test_it_tells_when_the_last_authentic_delivery_came(sandbox: Sandbox) -> None:
+    came = datetime(2026, 8, 3, 8, 15, tzinfo=UTC)
+    WebhookDelivery.objects.create(body_digest="0" * 64, outcome="IGNORED", last_received_at=came)
+
+    with time_machine.travel(came + timedelta(hours=2, minutes=5)):
+        out, _ = check()
+
+    assert out.splitlines()[-1] == (
+        "The last authentic delivery came 2 hours ago, at 2026-08-03 08:15:00 UTC."
     )
 
 
@@ -129,7 +147,7 @@ def installed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 def test_what_is_as_installed_is_told(installed: Sandbox) -> None:
     out, warnings = check(*AT_ENDPOINT, "--strict")
 
-    assert out.splitlines()[3:] == [
+    assert out.splitlines()[4:] == [
         'Webhook "Family Plans" is as install_zammad_webhook makes it.',
         'Trigger "Family Plans: ticket created" is as install_zammad_webhook makes it.',
         'Trigger "Family Plans: ticket updated" is as install_zammad_webhook makes it.',
@@ -183,7 +201,7 @@ def test_a_signature_token_that_is_masked_is_not_comparable_and_no_warning(insta
 
     out, warnings = check(*AT_ENDPOINT, "--strict")
 
-    assert out.splitlines()[3:5] == [
+    assert out.splitlines()[4:6] == [
         'Webhook "Family Plans" is as install_zammad_webhook makes it.',
         'Webhook "Family Plans": Zammad masks its signature_token, which is not comparable.',
     ]

@@ -4,10 +4,13 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.db import Error as DatabaseFailure
+from django.utils.timesince import timesince
 
 from zammad.client import ZammadError, get_patient_client
 from zammad.installation import InstallationRefused, Outcome, Step, concern_about_minting
 from zammad.management.installing import InstallationCommand
+from zammad.models import WebhookDelivery
 
 MEBIBYTE: Final = 1024 * 1024
 # Zammad cuts an article at 1,500,000 characters, which in JSON are about 9 MB at most.
@@ -35,6 +38,7 @@ class Command(InstallationCommand):
         try:
             self._check_token()
             self._check_longest_delivery()
+            self._tell_last_delivery()
             if options["token_from_env"] is not None:
                 self._check_installation(options)
         except (InstallationRefused, ZammadError) as error:
@@ -68,6 +72,17 @@ class Command(InstallationCommand):
                 f"ZAMMAD_WEBHOOK_MAX_BYTES is {cap}. Deliveries of Zammad reach about 9 MB, and those longer "
                 f"than this are refused, and lost: set it to {LONGEST_DELIVERY} at least."
             )
+
+    def _tell_last_delivery(self) -> None:
+        try:
+            last = WebhookDelivery.objects.last_received_at()
+        except DatabaseFailure as error:
+            raise CommandError(f"The database does not answer ({type(error).__name__}).") from error
+        if last is None:
+            self.stdout.write("No delivery has come yet.")
+        else:
+            ago = timesince(last, depth=1).replace("\xa0", " ")
+            self.stdout.write(f"The last authentic delivery came {ago} ago, at {last:%Y-%m-%d %H:%M:%S} UTC.")
 
     def _check_installation(self, options: dict[str, Any]) -> None:
         """Hold webhook and triggers against what would be installed.
