@@ -13,6 +13,8 @@ from django.utils import translation
 from prometheus_client import Histogram
 from structlog.contextvars import bound_contextvars
 
+from zammad.services import read_delivery_id
+
 logger = logging.getLogger(__name__)
 
 # What asks for these does so every few seconds, and by whatever name it knows this machine.
@@ -41,8 +43,12 @@ class RequestMiddleware:
         started = time.perf_counter()
         given = request.headers.get("X-Request-ID", "")
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        ids = {"request_id": request_id}
+        # Zammad's log shows it, also of a delivery that never reaches its view.
+        if delivery_id := read_delivery_id(request.headers.get("X-Zammad-Delivery")):
+            ids["delivery_id"] = str(delivery_id)
         # Else whoever is answered before their language is known reads the one of the request before.
-        with bound_contextvars(request_id=request_id), translation.override(settings.LANGUAGE_CODE):
+        with bound_contextvars(**ids), translation.override(settings.LANGUAGE_CODE):
             response = self.get_response(request)
             seconds = time.perf_counter() - started
             view = request.resolver_match.view_name if request.resolver_match else ""

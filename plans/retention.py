@@ -1,4 +1,4 @@
-"""Forget what nobody needs any more: receipts of deliveries, and addresses in finished invites."""
+"""Forget what nobody needs any more: what the webhook took and refused, and addresses in old invites."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from plans.models import FamilyPlanInvite, InvitationMail
-from zammad.models import WebhookDelivery
-from zammad.services import delete_deliveries
+from zammad.models import RefusedDelivery, WebhookDelivery
+from zammad.services import delete_deliveries, delete_refusals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +17,12 @@ class Pruned:
     """What was forgotten."""
 
     deliveries: int
+    refusals: int
     addresses: int
 
 
 def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
-    """Delete old receipts of deliveries, and blank the addresses in invites that ended long ago.
+    """Delete old receipts and refusals of deliveries, and blank the addresses in invites that ended long ago.
 
     The invites themselves stay: through them memberships are explained and ended. One that is
     reissued after its address was forgotten is for whoever has the new link.
@@ -30,8 +31,13 @@ def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
     addressed = FamilyPlanInvite.objects.ended_by(until).exclude(email="")
     if dry_run:
         deliveries = WebhookDelivery.objects.received_until(until).count()
-        return Pruned(deliveries=deliveries, addresses=addressed.count())
+        refusals = RefusedDelivery.objects.refused_until(until).count()
+        return Pruned(deliveries=deliveries, refusals=refusals, addresses=addressed.count())
     # One statement, which looks again at the row of an invite that is being reissued meanwhile.
     addresses = addressed.update(email="")
     InvitationMail.objects.filter(taken_at__lte=until).delete()  # nobody's limit counts them any more
-    return Pruned(deliveries=delete_deliveries(until=until), addresses=addresses)
+    return Pruned(
+        deliveries=delete_deliveries(until=until),
+        refusals=delete_refusals(until=until),
+        addresses=addresses,
+    )

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from plans.models import FamilyPlan
 from tests.factories import InviteFactory, MembershipFactory, OwnerFactory, UserFactory
 from tests.production import _production, production, server_databases  # noqa: F401  # fixtures
+from zammad.refusals import Refusals
 from zammad.sandbox import Sandbox
 
 pytest.register_assert_rewrite("tests.refusals")  # before a test imports it
@@ -49,6 +50,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_attempts_counted() -> None:
     """Forget the log-in attempts that earlier tests made."""
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def refusals(monkeypatch: pytest.MonkeyPatch) -> Refusals:
+    """Count refusals for this test alone, and write them when it says so.
+
+    The thread that does it otherwise has a connection of its own, which no transaction of a test reaches.
+    """
+    monkeypatch.setattr(Refusals, "_start_writer", lambda _self: None)
+    counted = Refusals()
+    monkeypatch.setattr("zammad.views.count_refusal", counted.count)
+    return counted
 
 
 # --- The cast: alice owns a plan, bob joined it by an invite, carol is a stranger -----------------

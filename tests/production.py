@@ -39,7 +39,7 @@ from plans.models import FamilyPlan, FamilyPlanInvite, Membership
 from tests.api import JSON
 from tests.factories import UserFactory
 from tests.server import Answer, Server, scratch_database
-from zammad.models import WebhookDelivery, ZammadUser
+from zammad.models import RefusedDelivery, WebhookDelivery, ZammadUser
 from zammad.sandbox import Call, Sandbox
 
 OK = "OK"
@@ -247,6 +247,7 @@ def empty_database() -> None:
         Membership,
         FamilyPlan,
         WebhookDelivery,
+        RefusedDelivery,
         ZammadUser,
         User,
         Constance,

@@ -54,7 +54,7 @@ def test_old_deliveries_are_deleted_and_what_they_brought_stays() -> None:
 
     told = run("--older-than", "30")
 
-    assert told == "Deleted 1 deliveries and blanked the addresses of 0 invites."
+    assert told == "Deleted 1 deliveries and 0 counts of refusals, and blanked the addresses of 0 invites."
     assert list(WebhookDelivery.objects.all()) == [young]
     assert old.zammad_user is not None
     old.zammad_user.refresh_from_db()
@@ -70,10 +70,10 @@ def test_deliveries_are_deleted_in_batches() -> None:
     ):
         done = prune(older_than=datetime.timedelta(days=30))
 
-    assert done == Pruned(deliveries=5, addresses=0)
+    assert done == Pruned(deliveries=5, refusals=0, addresses=0)
     assert WebhookDelivery.objects.count() == 1
     # Two, two and one.
-    assert sum(query["sql"].startswith('DELETE FROM "zammad') for query in queries) == 3
+    assert sum(query["sql"].startswith('DELETE FROM "zammad_webhook') for query in queries) == 3
 
 
 def test_addresses_are_blanked_in_invites_that_ended_long_ago_used_or_not(
@@ -87,7 +87,7 @@ def test_addresses_are_blanked_in_invites_that_ended_long_ago_used_or_not(
 
     told = run("--older-than", "30")
 
-    assert told == "Deleted 0 deliveries and blanked the addresses of 2 invites."
+    assert told == "Deleted 0 deliveries and 0 counts of refusals, and blanked the addresses of 2 invites."
     kept = addresses()
     assert (kept[used.pk], kept[expired.pk]) == ("", "")
     assert (kept[recent.pk], kept[still_open.pk]) == (ADDRESS, "another@example.com")
@@ -104,7 +104,10 @@ def test_pruning_can_be_repeated(plan: FamilyPlan) -> None:
     run("--older-than", "30")
     before = rows()
 
-    assert run("--older-than", "30") == "Deleted 0 deliveries and blanked the addresses of 0 invites."
+    assert (
+        run("--older-than", "30")
+        == "Deleted 0 deliveries and 0 counts of refusals, and blanked the addresses of 0 invites."
+    )
     assert rows() == before
 
 
@@ -116,7 +119,10 @@ def test_a_dry_run_counts_and_changes_nothing(plan: FamilyPlan) -> None:
 
     told = run("--older-than", "30", "--dry-run")
 
-    assert told == "Would delete 1 deliveries and would blank the addresses of 1 invites."
+    assert (
+        told
+        == "Would delete 1 deliveries and 0 counts of refusals, and would blank the addresses of 1 invites."
+    )
     assert rows() == before
     assert WebhookDelivery.objects.count() == 1
 

@@ -1,21 +1,24 @@
-"""Webhook deliveries in the admin, to be read. Zammad users stand beside their plans in plans/."""
+"""Webhook deliveries in the admin, to be read. Zammad users are shown with their plans, in plans/."""
 
 import uuid
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from zammad.models import LinkChange, WebhookDelivery
+from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery
 
 COUNTED = 10_000
 SHOWN_CHANGES = 50
@@ -23,6 +26,11 @@ NOT_AGAIN = _(
     "Nothing here needs to be processed again, and nothing can be: bodies are not kept, and only the newest "
     "version of a user counts. The next delivery about a user brings it, and so does the command "
     "import_zammad_users. What was ignored says why."
+)
+OF_REFUSED = _(
+    "What the webhook refused, counted by hour and reason; nothing else of it is kept. Zammad sends what was "
+    "refused up to four times more with the same ID, and each time counts. A delivery that Zammad gave up is "
+    "lost: the command import_zammad_users brings what it said about its customer."
 )
 
 
@@ -56,36 +64,99 @@ def _told(change: LinkChange) -> str:
     }
 
 
-@admin.register(WebhookDelivery)
-class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("received_at", "outcome", "why", "zammad_user", "trigger")
-    list_filter = ("outcome", "received_at")
-    list_select_related = ("zammad_user",)
+class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Show a table that only the webhook writes. It grows for ever: nothing counts or sorts all of it."""
+
     list_per_page = 50
-    ordering = ("-received_at", "-pk")
-    # The table grows for ever: nothing counts, sorts or sums up all of it.
     paginator = ShallowPaginator
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     sortable_by = ()
-    fields = (*list_display, "delivery_id", "attempts", "last_received_at", "body_digest")
-    readonly_fields = ("why", "zammad_id", "link_history")
-    search_fields: ClassVar = ["delivery_id", "zammad_user__zammad_id"]
-    search_help_text = _("A delivery ID or a Zammad ID, in full.")
+    change_list_template = "admin/zammad/log.html"
+    note: Any
+    other: type[Model]
+    other_title: Any
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[WebhookDelivery], search_term: str
-    ) -> tuple[QuerySet[WebhookDelivery], bool]:
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
         """Look up by index: a search for parts would read the whole table."""
         term = search_term.strip()
         if not term:
             return queryset, False
         try:
-            if term.isdecimal():
-                return queryset.filter(zammad_user__zammad_id=int(term)), False
-            return queryset.filter(delivery_id=uuid.UUID(term)), False
+            return queryset.filter(**self.named_by(term)), False
         except ValueError:
             return queryset.none(), False
+
+    def named_by(self, term: str) -> dict[str, object]:
+        """:raises ValueError: when nothing can be found by such a term."""
+        raise NotImplementedError
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"note": self.note, "other_log": self._link(request), "other_title": self.other_title}
+        return super().changelist_view(request, {**(extra_context or {}), **context})
+
+    def _link(self, request: HttpRequest) -> str:
+        """Return the page of the other log, searched for the same, or nothing without the right to see it."""
+        if not self.admin_site.get_model_admin(self.other).has_view_permission(request):
+            return ""
+        opts = self.other._meta
+        page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
+        searched = request.GET.get(SEARCH_VAR)
+        return f"{page}?{urlencode({SEARCH_VAR: searched})}" if searched else page
+
+
+@admin.register(RefusedDelivery)
+class RefusedDeliveryAdmin(LogAdmin):
+    list_display = ("hour", "reason", "count", "last_at", "last_delivery_id")
+    list_filter = ("reason", "hour")
+    ordering = ("-hour", "reason")
+    fields = list_display
+    search_fields: ClassVar = ["last_delivery_id"]
+    search_help_text = _("A delivery ID, in full.")
+
+    note = OF_REFUSED
+    other = WebhookDelivery
+    other_title = _("Deliveries that were taken")
+
+    def named_by(self, term: str) -> dict[str, object]:
+        return {"last_delivery_id": uuid.UUID(term)}
+
+    def get_fieldsets(self, request: HttpRequest, obj: RefusedDelivery | None = None) -> Any:
+        return [(None, {"fields": self.fields, "description": OF_REFUSED})]
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(LogAdmin):
+    list_display = ("received_at", "outcome", "why", "zammad_user", "trigger")
+    list_filter = ("outcome", "received_at")
+    list_select_related = ("zammad_user",)
+    ordering = ("-received_at", "-pk")
+    fields = (*list_display, "delivery_id", "attempts", "last_received_at", "body_digest")
+    readonly_fields = ("why", "zammad_id", "link_history")
+    search_fields: ClassVar = ["delivery_id", "zammad_user__zammad_id"]
+    search_help_text = _("A delivery ID or a Zammad ID, in full.")
+
+    note = NOT_AGAIN
+    other = RefusedDelivery
+    other_title = _("Deliveries that were refused")
+
+    def named_by(self, term: str) -> dict[str, object]:
+        if term.isdecimal():
+            return {"zammad_user__zammad_id": int(term)}
+        return {"delivery_id": uuid.UUID(term)}
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return self._shown(self.list_display, request)
@@ -95,11 +166,6 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if "zammad_user" in fields:
             fields.insert(fields.index("zammad_user") + 1, "link_history")
         return [(None, {"fields": fields, "description": NOT_AGAIN})]
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        return super().changelist_view(request, {**(extra_context or {}), "note": NOT_AGAIN})
 
     def _shown(self, names: Any, request: HttpRequest) -> list[str]:
         """Name the columns: who may not see Zammad users sees their IDs only."""
@@ -117,12 +183,3 @@ class WebhookDeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("Zammad ID"))
     def zammad_id(self, delivery: WebhookDelivery) -> str:
         return str(delivery.zammad_user.zammad_id) if delivery.zammad_user else "-"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: WebhookDelivery | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: WebhookDelivery | None = None) -> bool:
-        return False

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=models.Model)
 # What a newer version replaces: neither the link nor what staff decided.
 KEPT = [field.name for field in fields(UserData)]
 IF_NEWER: dict[str, Any] = {
-    "conflict": "zammad_id",
+    "conflict": ["zammad_id"],
     "update": dict.fromkeys([*KEPT, "synced_at"], "{new}"),
     "where": "WHERE excluded.updated_at > {table}.updated_at",
 }
@@ -30,11 +30,24 @@ IF_NEWER: dict[str, Any] = {
 NEWEST = "CASE WHEN {table}.outcome = 'APPLIED' AND excluded.outcome <> 'APPLIED' THEN {old} ELSE {new} END"
 TOLD = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
 COUNTING: dict[str, Any] = {
-    "conflict": "delivery_id",
+    "conflict": ["delivery_id"],
     "update": {
         "attempts": "{old} + 1",
         "last_received_at": "{new}",
         **dict.fromkeys(TOLD, NEWEST),
+    },
+}
+
+# Several processes add to one row, and not always in the order in which they refused.
+ADDING: dict[str, Any] = {
+    "conflict": ["hour", "reason"],
+    "update": {
+        "count": "{old} + {new}",
+        "last_at": "CASE WHEN excluded.last_at >= {table}.last_at THEN {new} ELSE {old} END",
+        "last_delivery_id": (
+            "CASE WHEN excluded.last_at >= {table}.last_at THEN COALESCE({new}, {old}) "
+            "ELSE COALESCE({old}, {new}) END"
+        ),
     },
 }
 
@@ -44,7 +57,7 @@ class UpsertQuerySet(models.QuerySet[M]):
         self,
         rows: Sequence[Mapping[str, object]],
         *,
-        conflict: str,
+        conflict: Sequence[str],
         update: Mapping[str, str],
         where: str = "",
     ) -> list[M]:
@@ -72,7 +85,8 @@ class UpsertQuerySet(models.QuerySet[M]):
         sql = (
             f"INSERT INTO {table} ({', '.join(columns[name] for name in rows[0])}) "  # noqa: S608
             f"VALUES {', '.join([places] * len(rows))} "
-            f"ON CONFLICT ({columns[conflict]}) DO UPDATE SET {', '.join(assignments)} "
+            f"ON CONFLICT ({', '.join(columns[name] for name in conflict)}) "
+            f"DO UPDATE SET {', '.join(assignments)} "
             f"{where.format(table=table)} RETURNING {', '.join(columns.values())}"
         )
         return list(self.raw(sql, parameters))
@@ -242,6 +256,79 @@ class WebhookDelivery(models.Model):
             for field in self._meta.concrete_fields
             if not field.primary_key
         }
+
+
+class RefusedDeliveryQuerySet(UpsertQuerySet["RefusedDelivery"]):
+    def refused_until(self, moment: datetime.datetime) -> "RefusedDeliveryQuerySet":
+        return self.filter(last_at__lte=moment)
+
+    def add(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add to what is counted, in one statement; each hour and reason stands among the rows once.
+
+        In one order, so that two processes never wait for each other.
+        """
+        self._upsert(sorted(rows, key=lambda row: (row["hour"], row["reason"])), **ADDING)
+
+
+class RefusedDelivery(models.Model):
+    """What the webhook refused for one reason in one hour. Of the deliveries nothing else is kept."""
+
+    class Reason(models.TextChoices):
+        METHOD_WRONG = "METHOD_WRONG", _("Not sent by POST")
+        LENGTH_INVALID = "LENGTH_INVALID", _("Length missing or unreadable")
+        BODY_TOO_LARGE = "BODY_TOO_LARGE", _("Body too large")
+        BODY_TOO_SLOW = "BODY_TOO_SLOW", _("Body too slow")
+        BODY_INCOMPLETE = "BODY_INCOMPLETE", _("Body incomplete")
+        TOO_BUSY = "TOO_BUSY", _("Too many bodies at once")
+        NO_SECRET = "NO_SECRET", _("No secret is configured here")
+        SIGNATURE_MISSING = "SIGNATURE_MISSING", _("Signature missing")
+        SIGNATURE_MALFORMED = "SIGNATURE_MALFORMED", _("Signature malformed")
+        SIGNATURE_WRONG = "SIGNATURE_WRONG", _("Signature wrong")
+        FAILED = "FAILED", _("Could not be stored here")
+
+    hour = models.DateTimeField(_("hour"), help_text=_("When the hour began."))
+    reason = models.CharField(_("reason"), max_length=20, choices=Reason)
+    # Wide enough that no storm ends in an error.
+    count = models.PositiveBigIntegerField(_("count"))
+    last_at = models.DateTimeField(_("last at"))
+    last_delivery_id = models.UUIDField(
+        _("last delivery ID"),
+        null=True,
+        blank=True,
+        help_text=_("The last ID that came, if Zammad would write it so. Anybody may have made it up."),
+    )
+
+    objects = RefusedDeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("refused delivery")
+        verbose_name_plural = _("refused deliveries")
+        indexes: ClassVar = [models.Index(name="refused_last_delivery_id", fields=["last_delivery_id"])]
+        constraints: ClassVar = [
+            models.UniqueConstraint(name="refused_once_per_hour_and_reason", fields=["hour", "reason"]),
+            models.CheckConstraint(name="refused_count_positive", condition=models.Q(count__gte=1)),
+            models.CheckConstraint(
+                name="refused_reason_known",
+                condition=models.Q(
+                    reason__in=[
+                        "METHOD_WRONG",
+                        "LENGTH_INVALID",
+                        "BODY_TOO_LARGE",
+                        "BODY_TOO_SLOW",
+                        "BODY_INCOMPLETE",
+                        "TOO_BUSY",
+                        "NO_SECRET",
+                        "SIGNATURE_MISSING",
+                        "SIGNATURE_MALFORMED",
+                        "SIGNATURE_WRONG",
+                        "FAILED",
+                    ]
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reason} {self.hour:%Y-%m-%d %H:%M}"
 
 
 class LinkChange(models.Model):

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from allauth.account.models import EmailAddress
 from django.db import reset_queries, transaction
+from django.db.models import QuerySet
 from django.utils.translation import gettext_noop
 
 from zammad.addresses import spellings
@@ -23,7 +24,7 @@ from zammad.client import (
     ZammadRefused,
 )
 from zammad.linking import settle_links
-from zammad.models import LinkChange, WebhookDelivery, ZammadUser
+from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery, ZammadUser
 from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
 
 DELETED_AT_ONCE = 1000
@@ -308,10 +309,19 @@ def delete_deliveries(*, until: datetime) -> int:
 
     In batches, each a transaction of its own: webhooks that arrive meanwhile wait for a moment only.
     """
-    old = WebhookDelivery.objects.received_until(until).order_by("received_at")
+    return _delete_in_batches(WebhookDelivery.objects.received_until(until).order_by("received_at"))
+
+
+def delete_refusals(*, until: datetime) -> int:
+    """Delete what was last refused until then, in batches as well, and tell how many rows that were."""
+    return _delete_in_batches(RefusedDelivery.objects.refused_until(until).order_by("hour"))
+
+
+def _delete_in_batches(old: QuerySet[Any]) -> int:
     deleted = 0
     while True:
-        batch, _ = WebhookDelivery.objects.filter(pk__in=old.values("pk")[:DELETED_AT_ONCE]).delete()
+        batch: int
+        batch, _ = old.model._default_manager.filter(pk__in=old.values("pk")[:DELETED_AT_ONCE]).delete()
         deleted += batch
         if batch < DELETED_AT_ONCE:
             return deleted

@@ -9,12 +9,15 @@ from django.utils import timezone
 from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import Counter
-from structlog.contextvars import bound_contextvars
 
+from zammad.models import RefusedDelivery
+from zammad.refusals import count_refusal
 from zammad.services import apply_delivery, read_delivery_id
 from zammad.webhooks import SignatureInvalid, verify_signature
 
 logger = logging.getLogger(__name__)
+
+Reason = RefusedDelivery.Reason
 
 DELIVERIES = Counter(
     "family_plans_deliveries",
@@ -27,60 +30,77 @@ DELIVERIES = Counter(
 @no_append_slash
 @csrf_exempt
 def webhook(request: HttpRequest) -> HttpResponse:
-    """Measure, verify, hand over. The line answered stands in Zammad's log.
+    """Answer a delivery, and count what became of it. The line answered stands in Zammad's log."""
+    reason: RefusedDelivery.Reason | None = Reason.FAILED
+    outcome = "FAILED"
+    try:
+        line = _answer(request)
+        reason, outcome = line.reason, line.told["outcome"]
+        return line
+    finally:
+        DELIVERIES.labels(outcome).inc()
+        if reason:
+            count_refusal(
+                reason=reason,
+                delivery_id=read_delivery_id(request.headers.get("X-Zammad-Delivery")),
+                now=timezone.now(),
+            )
+
+
+def _answer(request: HttpRequest) -> "Line":
+    """Measure, verify, hand over.
 
     Zammad takes any 2xx for success and sends everything else again, four times.
     """
     if request.method != "POST":
-        response = _line(405, "only POST is taken here")
+        response = _line(405, "only POST is taken here", reason=Reason.METHOD_WRONG)
         response["Allow"] = "POST"
         return response
     announced = request.headers.get("Content-Length", "")
     if not (announced.isascii() and announced.isdigit()):
-        return _line(411, "Content-Length missing")
+        return _line(411, "Content-Length missing", reason=Reason.LENGTH_INVALID)
     # Longer than any length that matters, and int() refuses thousands of digits.
     if len(announced) > 15 or int(announced) > settings.ZAMMAD_WEBHOOK_MAX_BYTES:
-        return _line(413, "body too large")
+        return _line(413, "body too large", reason=Reason.BODY_TOO_LARGE)
     secrets = [secret for secret in settings.ZAMMAD_WEBHOOK_SECRETS if secret]
     if not secrets:
-        return _line(503, "no webhook secret is configured here")
+        return _line(503, "no webhook secret is configured here", reason=Reason.NO_SECRET)
     try:
         body = request.read(int(announced))
     except UnreadablePostError:
-        return _line(400, "body incomplete")
+        return _line(400, "body incomplete", reason=Reason.BODY_INCOMPLETE)
     if len(body) < int(announced):
-        return _line(400, "body incomplete")
+        return _line(400, "body incomplete", reason=Reason.BODY_INCOMPLETE)
     try:
         verify_signature(body, signature=request.headers.get("X-Hub-Signature"), secrets=secrets)
     except SignatureInvalid as error:
-        return _line(403, str(error))
-    delivery_id = request.headers.get("X-Zammad-Delivery")
-    known_as = read_delivery_id(delivery_id)
-    told = {"delivery_id": str(known_as) if known_as else None}
-    with bound_contextvars(**told):
-        try:
-            delivery = apply_delivery(
-                body=body,
-                delivery_id=delivery_id,
-                trigger=request.headers.get("X-Zammad-Trigger"),
-                now=timezone.now(),
-            )
-        except DatabaseFailure:
-            logger.exception("A delivery of Zammad could not be stored")
-            return _line(500, "could not be stored, try again", outcome="FAILED", **told)
+        return _line(403, str(error), reason=Reason(error.code))
+    try:
+        delivery = apply_delivery(
+            body=body,
+            delivery_id=request.headers.get("X-Zammad-Delivery"),
+            trigger=request.headers.get("X-Zammad-Trigger"),
+            now=timezone.now(),
+        )
+    except DatabaseFailure:
+        logger.exception("A delivery of Zammad could not be stored")
+        return _line(500, "could not be stored, try again", outcome="FAILED", reason=Reason.FAILED)
     answer = ": ".join(filter(None, [delivery.outcome, delivery.detail]))
-    return _line(200, answer, outcome=delivery.outcome, **told)
+    return _line(200, answer, outcome=delivery.outcome)
 
 
 class Line(HttpResponse):
-    """One line of plain text, and what the request's own line in the log tells of it."""
+    """One line of plain text, what the request's own line in the log tells of it, and why it was refused."""
 
-    told: dict[str, str | None]
+    told: dict[str, str]
+    reason: RefusedDelivery.Reason | None
 
 
-def _line(status: int, text: str, *, outcome: str = "REFUSED", **told: str | None) -> Line:
-    DELIVERIES.labels(outcome).inc()
+def _line(
+    status: int, text: str, *, outcome: str = "REFUSED", reason: RefusedDelivery.Reason | None = None
+) -> Line:
     line = Line(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
     line["Content-Language"] = "en"  # whatever was asked for
-    line.told = {**told, "outcome": outcome, "answer": text}
+    line.told = {"outcome": outcome, "answer": text}
+    line.reason = reason
     return line

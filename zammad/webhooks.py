@@ -30,7 +30,11 @@ CLOCK_SKEW: Final = timedelta(days=1)
 
 
 class SignatureInvalid(Exception):
-    """A body does not come from whoever knows a secret; the message says what is wrong."""
+    """A body is not signed with a secret of ours; code and message say what is wrong."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(code.replace("_", " ").lower())
 
 
 class Unusable(Exception):
@@ -69,16 +73,16 @@ def verify_signature(body: bytes, *, signature: str | None, secrets: Sequence[st
     :raises SignatureInvalid:
     """
     if signature is None:
-        raise SignatureInvalid("signature missing")
+        raise SignatureInvalid("SIGNATURE_MISSING")
     match = SIGNATURE.fullmatch(signature)
     if match is None:
-        raise SignatureInvalid("signature malformed")
+        raise SignatureInvalid("SIGNATURE_MALFORMED")
     received = match[1].encode("ascii")
     for secret in filter(None, secrets):
         expected = hmac.new(secret.encode(), body, hashlib.sha1).hexdigest().encode("ascii")
         if hmac.compare_digest(expected, received):
             return
-    raise SignatureInvalid("signature wrong")
+    raise SignatureInvalid("SIGNATURE_WRONG")
 
 
 def parse_customer(body: bytes, *, now: datetime) -> UserData:

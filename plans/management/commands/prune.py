@@ -1,4 +1,4 @@
-"""Forget deliveries, and addresses in invites, that are older than some days."""
+"""Forget deliveries, refusals, and addresses in invites, that are older than some days."""
 
 import datetime
 from typing import Any
@@ -12,8 +12,8 @@ MAX_DAYS = 36_500
 
 class Command(BaseCommand):
     help = (
-        "Delete the receipts of webhook deliveries, and blank the addresses in used and expired invites, "
-        "that are older than some days. Safe to repeat and to run from cron."
+        "Delete the receipts of webhook deliveries and the counts of refusals, and blank the addresses "
+        "in used and expired invites, that are older than some days. Safe to repeat and to run from cron."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -29,5 +29,6 @@ class Command(BaseCommand):
         done = prune(older_than=datetime.timedelta(days=days), dry_run=dry_run)
         delete, blank = ("Would delete", "would blank") if dry_run else ("Deleted", "blanked")
         self.stdout.write(
-            f"{delete} {done.deliveries} deliveries and {blank} the addresses of {done.addresses} invites."
+            f"{delete} {done.deliveries} deliveries and {done.refusals} counts of refusals, "
+            f"and {blank} the addresses of {done.addresses} invites."
         )
