@@ -58,7 +58,7 @@ ZAMMAD_WEBHOOK_SECRETS = [
 DEMO_WEBHOOK_SECRET = "demo-webhook-secret"  # noqa: S105  # public, so for a loopback address only
 if DEBUG and HOST in LOOPBACK and not ZAMMAD_WEBHOOK_SECRETS:
     ZAMMAD_WEBHOOK_SECRETS = [DEMO_WEBHOOK_SECRET]
-ZAMMAD_WEBHOOK_MAX_BYTES = env.int("ZAMMAD_WEBHOOK_MAX_BYTES", 1024 * 1024)
+ZAMMAD_WEBHOOK_MAX_BYTES = env.int("ZAMMAD_WEBHOOK_MAX_BYTES", 16 * 1024 * 1024)  # it sends up to 9 MB
 ZAMMAD_CONNECT_TIMEOUT = 2.0  # seconds
 ZAMMAD_DEADLINE = 8.0  # seconds, for everything that one operation asks of Zammad
 ZAMMAD_COMMAND_DEADLINE = 60.0  # the same for commands, which ask for long lists
@@ -93,6 +93,7 @@ MIDDLEWARE = [
     "config.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "config.refusals.BodyMiddleware",
     "config.middleware.ProbeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -243,8 +244,15 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 if TRUSTED_PROXY_COUNT:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-# The largest body that any page takes; webhooks and GraphQL have caps of their own.
-DATA_UPLOAD_MAX_MEMORY_SIZE = max(ZAMMAD_WEBHOOK_MAX_BYTES, GRAPHQL_MAX_BYTES)
+# Bodies: config.bodies says which path has which cap. Django's own limit never bites before ours.
+PAGE_MAX_BYTES = 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(PAGE_MAX_BYTES, GRAPHQL_MAX_BYTES)
+# All that are read or worked on at a time, over all processes of the server.
+BODIES_MAX_BYTES = env.int("BODIES_MAX_BYTES", 256 * 1024 * 1024)
+# A body is given up that is slower than this over any such time, and whatever its pace after BODY_SECONDS.
+BODY_BYTES_PER_SECOND = env.int("BODY_BYTES_PER_SECOND", 10_000)
+BODY_WINDOW_SECONDS = env.float("BODY_WINDOW_SECONDS", 10.0)
+BODY_SECONDS = env.float("BODY_SECONDS", 60.0)
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
@@ -281,8 +289,7 @@ LOGGING = {
         # Our own line of a request says more.
         "django.request": {"filters": ["raised"]},
         "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
-        "_granian": {"handlers": [], "level": "INFO", "propagate": True},
-        "granian.access": {"handlers": [], "level": "INFO", "propagate": True},
+        "uvicorn": {"handlers": [], "level": "WARNING", "propagate": True},
         # Whoever scans the internet sends such things; they are answered 400, and no errors of ours.
         **{
             f"django.security.{odd}": {"handlers": [], "level": "CRITICAL", "propagate": True}

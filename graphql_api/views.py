@@ -12,7 +12,7 @@ from cross_web import HTTPException, SyncHTTPRequestAdapter
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware, get_token
@@ -77,20 +77,16 @@ def identify(request: HttpRequest) -> None:
 
 
 def check_body(request: HttpRequest) -> None:
-    """Hold that a body is JSON by its type, and within the limit.
+    """Hold that a body is JSON by its type, and has arrived: how long it may be is decided before.
 
     :raises Refused:
     """
     if request.content_type != JSON:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the request as {JSON}.")
     try:
-        if len(request.body) <= settings.GRAPHQL_MAX_BYTES:
-            return
+        _ = request.body
     except UnreadablePostError as error:
         raise Refused(HTTPStatus.BAD_REQUEST, "The body did not arrive.") from error
-    except RequestDataTooBig:
-        pass
-    raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
 
 
 def refuse_constant(name: str) -> NoReturn:
@@ -200,3 +196,10 @@ class GraphQLView(StrawberryView[Context, None]):
 
 
 graphql = csrf_exempt(never_cache(GraphQLView.as_view(schema=schema)))
+
+
+def graphql_refusal(request: HttpRequest, status: int, message: str, code: str) -> HttpResponse:
+    """Refuse a request before the view sees it, in the shape of its answers."""
+    view = GraphQLView(schema=schema)
+    view.setup(request)
+    return view.refusal(status, message, {"code": code})

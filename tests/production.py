@@ -123,8 +123,9 @@ class ProductionServer(Server):
         return (answer["messages"][0]["code"] if "messages" in answer else OK), answer
 
     def deliver(self, zammad_id: int, updated_at: datetime, **customer: object) -> Answer:
-        """Send a signed webhook about one customer."""
-        data = {"id": zammad_id, "email": "", "updated_at": updated_at.isoformat(), **customer}
+        """Send a signed webhook about one customer, of whom each version tells something new."""
+        version = updated_at.isoformat()
+        data = {"id": zammad_id, "email": "", "login": version, "updated_at": version, **customer}
         body = json.dumps({"ticket": {"customer": data}, "article": {}}).encode()
         signature = hmac.new(self.webhook_secret.encode(), body, hashlib.sha1).hexdigest()
         headers = {

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,26 @@ def test_a_dead_zammad_stops_no_start_and_a_deleted_file_ends_it(tmp_path: Path)
     assert server.returncode == 0
     assert "http://127.0.0.1:9/    Zammad" in output
     assert "Stopped." in output
+
+
+def test_sixty_four_connections_at_once_are_all_answered(tmp_path: Path) -> None:
+    port = free_port()
+    server = start(tmp_path, PORT=port)
+    wait_for(port, server)
+    request = b"GET /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", int(port)), timeout=60))
+            for _ in range(64)
+        ]
+        for connection in connections:
+            connection.sendall(request)
+        first_lines = {connection.makefile("rb").readline() for connection in connections}
+
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=20)
+    assert first_lines == {b"HTTP/1.1 200 OK\r\n"}
 
 
 def test_an_interrupt_stops_it_and_takes_its_file_away(tmp_path: Path) -> None:

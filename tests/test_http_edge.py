@@ -152,7 +152,7 @@ def test_people_are_sent_to_https_but_zammad_and_load_balancers_are_not(proxied:
 @pytest.mark.parametrize(
     ("path", "size", "status"),
     [
-        ("/webhooks/zammad/", MIB, 403),  # read, and then its signature is missing
+        ("/webhooks/zammad/", 16 * MIB, 403),  # read, and then its signature is missing
         ("/graphql/", 100 * 1024, 400),  # read, and then it is no JSON
         ("/graphql/", 100 * 1024 + 1, 413),
     ],
@@ -164,15 +164,17 @@ def test_a_body_is_read_up_to_the_limit(proxied: ProductionServer, path: str, si
 
 
 @behind_a_proxy
-@pytest.mark.parametrize(("path", "status"), [("/webhooks/zammad/", 413), ("/graphql/", 413), (LOGIN, 400)])
+@pytest.mark.parametrize(
+    ("path", "cap"), [("/webhooks/zammad/", 16 * MIB), ("/graphql/", 100 * 1024), (LOGIN, MIB)]
+)
 def test_a_body_that_announces_too_much_is_refused_before_any_of_it_was_sent(
-    proxied: ProductionServer, path: str, status: int
+    proxied: ProductionServer, path: str, cap: int
 ) -> None:
-    headers = {**PROXIED, "Content-Type": JSON, "Content-Length": str(MIB + 1)}
+    headers = {**PROXIED, "Content-Type": JSON, "Content-Length": str(cap + 1)}
 
     answer = proxied.request("POST", path, b"", headers)
 
-    assert answer.status == status
+    assert answer.status == 413
     assert answer.seconds < 5
     assert not WebhookDelivery.objects.exists()
 
@@ -184,7 +186,7 @@ def test_a_form_that_announces_too_much_is_refused(proxied: ProductionServer, pa
     browser.get("/accounts/login/")
     browser.headers = {**browser.headers, "Content-Length": str(MIB + 1)}
 
-    assert browser.post(path).status == 400
+    assert browser.post(path).status == 413
 
 
 # --- The log-in limit ----------------------------------------------------------------------------
@@ -251,8 +253,8 @@ def redis_answers() -> bool:
 def test_a_whole_journey_leaves_no_secret_in_the_production_servers_log(
     tmp_path: Path, server_databases: None
 ) -> None:
-    # given a server that logs every request, and whose mails fail
-    more = {"GRANIAN_LOG_ACCESS_ENABLED": "true", "EMAIL_URL": f"smtp://127.0.0.1:{free_port()}"}
+    # given a server whose mails fail
+    more = {"EMAIL_URL": f"smtp://127.0.0.1:{free_port()}"}
     with (
         Sandbox() as zammad,
         production_server("sqlite", tmp_path, zammad_url=zammad.url, **more) as server,

@@ -76,7 +76,7 @@ def refuse(refusals: Refusals, number: int = 1, *, at: datetime = NOW, known_as:
 
 REFUSED: dict[str, tuple[int, Callable[[Client], Any]]] = {
     "METHOD_WRONG": (405, lambda client: client.get(ENDPOINT)),
-    "LENGTH_INVALID": (411, lambda client: post_raw(client, "5, 5", io.BytesIO())),
+    "LENGTH_INVALID": (400, lambda client: post_raw(client, "5, 5", io.BytesIO())),
     "BODY_TOO_LARGE": (413, lambda client: post_raw(client, "9" * 15, io.BytesIO())),
     "BODY_INCOMPLETE": (400, lambda client: post_raw(client, str(len(SAMPLE)), Broken())),
     "SIGNATURE_MISSING": (403, lambda client: client.post(ENDPOINT, SAMPLE, content_type="text/plain")),

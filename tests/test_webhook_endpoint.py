@@ -159,7 +159,7 @@ class Untouchable(io.BytesIO):
         raise AssertionError("the body was read")
 
 
-@pytest.mark.parametrize("length", ["1048577", "9" * 15, "9" * 5000])
+@pytest.mark.parametrize("length", ["16777217", "9" * 15, "9" * 5000])
 def test_a_body_over_the_cap_is_refused_unread(client: Client, length: str) -> None:
     response = post_raw(client, length, Untouchable())
 
@@ -167,11 +167,11 @@ def test_a_body_over_the_cap_is_refused_unread(client: Client, length: str) -> N
     assert nothing_stored()
 
 
-@pytest.mark.parametrize("length", ["", "-1", "+5", "1e3", "5, 5", "\u0665", " "])
-def test_a_body_of_unknown_length_is_refused_unread(client: Client, length: str) -> None:
+@pytest.mark.parametrize("length", ["-1", "+5", "1e3", "5, 5", "\u0665", " "])
+def test_a_body_of_unreadable_length_is_refused_unread(client: Client, length: str) -> None:
     response = post_raw(client, length, Untouchable())
 
-    assert (response.status_code, response.content) == (411, b"Content-Length missing\n")
+    assert (response.status_code, response.content) == (400, b"length of the body unreadable\n")
     assert nothing_stored()
 
 

@@ -126,14 +126,16 @@ STATEMENTS = {
         FROM generate_series(%(first_person)s, %(last_person)s) n""",
     "Zammad users": """
         INSERT INTO zammad_zammaduser (id, zammad_id, email, login, firstname, lastname, phone, mobile,
-                                       organization, active, vip, updated_at, synced_at, user_id, auto_link)
+                                       organization, active, vip, updated_at, synced_at, user_id, link_kind,
+                                       auto_link)
         SELECT n, n + 1000, 'person' || reverse(n::text) || '@example.com',
                'person' || reverse(n::text) || '@example.com',
                (ARRAY['Ada','Ben','Cleo','Dan','Eva','Finn','Gwen','Hugo'])[1 + n %% 8],
                'Person' || reverse(n::text),
                '', '', 'Organization ' || n %% 1000, true, false,
                %(now)s - interval '100 days', %(now)s - interval '100 days',
-               CASE WHEN n <= %(plans)s * %(members)s THEN n END, true
+               CASE WHEN n <= %(plans)s * %(members)s THEN n END,
+               CASE WHEN n <= %(plans)s * %(members)s THEN 'AUTOMATIC' ELSE '' END, true
         FROM generate_series(%(first_person)s, %(last_person)s) n""",
     "plans": """
         INSERT INTO plans_familyplan (id, name, created_at)

@@ -77,7 +77,7 @@ def delivery(secret: str, person: int, *, updated_at: datetime.datetime, wanted:
         **SAMPLE["ticket"]["customer"],
         "id": person + 1000,
         "email": email_of(person),
-        "login": email_of(person),
+        "login": updated_at.isoformat(),
         "updated_at": updated_at.isoformat(),
     }
     body = json.dumps({**SAMPLE, "ticket": {**SAMPLE["ticket"], "customer": customer}})

@@ -1,4 +1,4 @@
-"""Servers: granian as manage.py serve starts it, and gunicorn, on the plan query and on an empty view."""
+"""Servers: ours as manage.py serve starts it, and gunicorn, on the plan query and on an empty view."""
 
 from __future__ import annotations
 
@@ -21,19 +21,13 @@ MEASURED = {"this service": "the plan query", "an empty view": "an empty view"}
 def stacks(threads: int) -> list[Stack]:
     """Return the servers, each with as many processes; all but gunicorn's sync with as many threads."""
 
-    def granian(name: str, **environment: str) -> Stack:
-        return replace(SERVICE, name=name, environment=tuple(environment.items()))
-
     def gunicorn(kind: str, *arguments: str) -> Stack:
         # It takes the number of processes and the port from the environment.
         program = ("-m", "gunicorn", f"--worker-class={kind}", *arguments, "config.wsgi:application")
         return replace(SERVICE, name=f"gunicorn, {kind}", lock=LOCK, program=program)
 
     return [
-        granian("granian"),
-        granian(f"granian, back-pressure {threads}", GRANIAN_BACKPRESSURE=str(threads)),
-        granian(f"granian, back-pressure {threads * 4}", GRANIAN_BACKPRESSURE=str(threads * 4)),
-        granian("granian, 2 runtime threads", GRANIAN_RUNTIME_THREADS="2"),
+        replace(SERVICE, name="ours"),
         gunicorn("gthread", f"--threads={threads}"),
         gunicorn("sync"),
     ]

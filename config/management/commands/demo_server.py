@@ -13,8 +13,12 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.core.wsgi import get_wsgi_application
 
 from config.management.commands.serve import refuse_taken_port
+from config.room import Room
+from config.server import listening, uvicorn_server
+from config.serving import Application
 from plans.management.commands import demo_data
 from zammad.sandbox import COUNTED_AFTER, Sandbox
 
@@ -109,8 +113,11 @@ class Command(BaseCommand):
             BANNER.format(url=url, zammad=zammad, accounts="" if listens_widely else ACCOUNTS.format(url=url))
         )
         self.stdout.flush()  # also into a file
-        host = f"[{settings.HOST}]" if ":" in settings.HOST else settings.HOST
-        call_command("runserver", f"{host}:{settings.PORT}", use_reloader=False, stdout=self.stdout)
+        # The production server in one process, so that its edges are met in development, too.
+        application = Application(
+            get_wsgi_application(), threads=settings.WEB_THREADS, room=Room.of_one_process()
+        )
+        uvicorn_server(application, stop_seconds=1).run([listening(settings.HOST, settings.PORT)])
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -14,6 +14,10 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+# What is large goes back to the system once it is freed. Else glibc learns from the first large body to
+# keep such memory, for each thread.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1024 * 1024)}
+
 
 class Command(BaseCommand):
     help = "Collect static files, migrate the database, and serve. Configured by the environment."
@@ -36,29 +40,13 @@ class Command(BaseCommand):
         if not prepared:
             collect_static_files()
             call_command("migrate", interactive=False, verbosity=1)
-        environment = {**os.environ, "PYTHONPATH": str(settings.BASE_DIR)}  # for the log's configuration
+        environment = {**os.environ, **MEMORY}
         if settings.METRICS_TOKEN:
             # prometheus_client reads it as soon as it is imported, so each worker finds it.
             environment["PROMETHEUS_MULTIPROC_DIR"] = str(empty_directory_of_counts())
-        granian = str(Path(sys.executable).with_name("granian"))
+        os.chdir(settings.BASE_DIR)
         sys.stdout.flush()
-        os.execve(  # noqa: S606
-            granian,
-            [
-                granian,
-                "--interface=wsgi",
-                "--no-ws",
-                f"--host={settings.HOST}",
-                f"--port={settings.PORT}",
-                f"--workers={workers}",
-                f"--blocking-threads={settings.WEB_THREADS}",
-                "--respawn-failed-workers",
-                "--workers-kill-timeout=15",
-                f"--log-config={settings.BASE_DIR / 'config' / 'granian_logs.json'}",
-                "config.wsgi:application",
-            ],
-            environment,
-        )
+        os.execve(sys.executable, [sys.executable, "-m", "config.server", workers], environment)  # noqa: S606
 
 
 def collect_static_files() -> None:

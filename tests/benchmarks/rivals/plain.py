@@ -37,7 +37,7 @@ def with_session_token(view: View) -> View:
 @csrf_exempt
 def empty_view(request: HttpRequest) -> HttpResponse:
     """Read the body and answer nothing: what the workers and the middleware can do at most."""
-    _ = request.body  # granian ends the connection after a long one that nobody read
+    _ = request.body
     return HttpResponse()
 
 

@@ -1,0 +1,65 @@
+"""What a request's body may be, decided once: how large, how slow, and how a refusal reads."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from django.conf import settings
+from django.utils.translation import gettext_noop
+
+WEBHOOK: Final = "/webhooks/zammad/"
+GRAPHQL: Final = frozenset({"/graphql/", "/graphql"})
+REFUSAL: Final = "family_plans.refusal"  # where in the environment the server leaves what it decided
+RETRY_AFTER: Final = 5  # seconds: what holds the room is read or given up soon
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a body is not taken: to people, to Zammad, as a code of JSON answers, and as one of GraphQL."""
+
+    status: HTTPStatus
+    message: str
+    line: str
+    code: str
+    graphql_code: str = "INVALID_INPUT"
+
+
+TOO_LARGE = Refusal(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    gettext_noop("The request is too large."),
+    "body too large",
+    "request_too_large",
+)
+TOO_SLOW = Refusal(
+    HTTPStatus.REQUEST_TIMEOUT,
+    gettext_noop("The request took too long to arrive."),
+    "body too slow",
+    "request_too_slow",
+)
+NO_ROOM = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    gettext_noop("The service is busy. Try again soon."),
+    "too many bodies at once, try again",
+    "service_unavailable",
+    "SERVICE_UNAVAILABLE",
+)
+UNREADABLE = Refusal(
+    HTTPStatus.BAD_REQUEST,
+    gettext_noop("The length of the request cannot be read."),
+    "length of the body unreadable",
+    "request_unreadable",
+)
+
+
+def largest_body(path: str) -> int:
+    """Return how many bytes a request to a path may have."""
+    if path == WEBHOOK:
+        return settings.ZAMMAD_WEBHOOK_MAX_BYTES
+    if path in GRAPHQL:
+        return settings.GRAPHQL_MAX_BYTES
+    return settings.PAGE_MAX_BYTES
+
+
+def announced_length(value: str) -> int | None:
+    """Read a Content-Length; None for what is no plain number, or a longer one than any that matters."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else None

@@ -1,0 +1,60 @@
+"""Answer a request whose body is not taken, in the form that its client speaks."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from config.bodies import (
+    GRAPHQL,
+    NO_ROOM,
+    REFUSAL,
+    RETRY_AFTER,
+    TOO_LARGE,
+    UNREADABLE,
+    WEBHOOK,
+    Refusal,
+    announced_length,
+    largest_body,
+)
+from graphql_api.views import graphql_refusal
+from zammad.views import refuse_unread
+
+
+class BodyMiddleware:
+    """Refuse what the server did not take, and under another server what announces too much."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        refusal: Refusal | None = request.META.get(REFUSAL) or refusal_of_announced(request)
+        if refusal is None:
+            return self.get_response(request)
+        with translation.override(translation.get_language_from_request(request)):
+            response = in_the_form_of(request, refusal)
+        if refusal is NO_ROOM:
+            response["Retry-After"] = str(RETRY_AFTER)
+        return response
+
+
+def refusal_of_announced(request: HttpRequest) -> Refusal | None:
+    value = request.META.get("CONTENT_LENGTH") or "0"
+    length = announced_length(value)
+    if length is None:
+        return TOO_LARGE if value.isascii() and value.isdigit() else UNREADABLE
+    return TOO_LARGE if length > largest_body(request.path_info) else None
+
+
+def in_the_form_of(request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    """Answer a refusal as the clients of a path expect their answers."""
+    if request.path_info == WEBHOOK:
+        return refuse_unread(request, refusal.status, refusal.line)
+    message = _(refusal.message)
+    if request.path_info in GRAPHQL:
+        return graphql_refusal(request, refusal.status, message, refusal.graphql_code)
+    if request.path_info.startswith("/_allauth/"):
+        error = {"code": refusal.code, "message": message}
+        return JsonResponse({"status": refusal.status, "errors": [error]}, status=refusal.status)
+    return HttpResponse(f"{message}\n", status=refusal.status, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,223 @@
+"""The production server: processes that read requests in a loop, and answer them in threads.
+
+    python -m config.server WORKERS
+
+The parent owns the socket and the count of what bodies hold; it starts a worker anew that has ended.
+"""
+
+import asyncio
+import ctypes
+import logging
+import logging.config
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import MutableSequence
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from config.room import Room
+from config.serving import Application
+
+logger = logging.getLogger("config.server")  # not __main__, as which it runs
+
+STOP_SECONDS: Final = 15  # for what has begun
+HEAD_SECONDS: Final = 20  # for the head of a request, from the connection or its first byte
+HEAD_BYTES: Final = 64 * 1024
+IDLE_SECONDS: Final = 75  # longer than proxies keep idle connections: they hang up first
+ANSWER_SECONDS: Final = 60  # in which a client must take something of its answer
+BACKLOG: Final = 1024
+CONNECTIONS: Final = 8192  # of one process, where the system allows as many files
+RESPAWN_SECONDS: Final = 1.0
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's HTTP, with bounds on the head of a request, and clients that shut down their half."""
+
+    head_timer: asyncio.TimerHandle | None = None
+    head_size = 0
+    in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.head_timer = self.loop.call_later(HEAD_SECONDS, self.give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.in_head:
+            self.head_size += len(data)
+            if self.head_timer is None:
+                self.head_timer = self.loop.call_later(HEAD_SECONDS, self.give_up)
+        super().data_received(data)
+        if self.in_head and self.head_size > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        self.head_size = 0
+        self.stop_head_timer()
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # what would follow is of a protocol that is not spoken here
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.in_head = True
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Stay to answer a client that has sent all that it wanted to."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who asks for another protocol is answered by this one, as HTTP has it."""
+
+    def stop_head_timer(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def uvicorn_server(application: Any, *, stop_seconds: int) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            application,
+            http=Protocol,
+            loop="uvloop" if sys.platform != "win32" else "asyncio",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,  # the application's own line says more
+            proxy_headers=False,  # Django and allauth read them, TRUSTED_PROXY_COUNT of them
+            server_header=False,
+            backlog=BACKLOG,
+            limit_concurrency=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=stop_seconds,
+        )
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Open the socket from which all workers accept connections."""
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ANSWER_SECONDS * 1000)
+    opened.bind((host, port))
+    opened.listen(BACKLOG)
+    return opened
+
+
+def work(number: int, opened: socket.socket, numbers: MutableSequence[int]) -> None:
+    """Answer requests until told to stop, or until the parent is gone."""
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    application = Application(
+        get_wsgi_application(), threads=settings.WEB_THREADS, room=Room(numbers, number)
+    )
+    logger.info("Started worker-%d", number + 1)
+    uvicorn_server(application, stop_seconds=STOP_SECONDS).run([opened])
+
+
+def stop_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Supervisor:
+    """Keep workers running until a signal says to stop."""
+
+    def __init__(self, workers: int) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        # Memory without a name, which ends with the processes.
+        self.numbers: Any = self.context.RawArray(ctypes.c_longlong, workers * Room.NUMBERS)
+        self.workers = workers
+        # One for all: with a socket each, the system would give connections to workers that are busy.
+        self.socket = listening(settings.HOST, settings.PORT)
+        self.processes: dict[int, SpawnProcess] = {}
+        self.is_stopping = False
+
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_stopping = True
+
+    def start(self, number: int) -> None:
+        # What the one before held went with it.
+        for kind in range(Room.NUMBERS):
+            self.numbers[number * Room.NUMBERS + kind] = 0
+        process = self.context.Process(target=work, args=(number, self.socket, self.numbers))
+        process.start()
+        self.processes[number] = process
+
+    def run(self) -> None:
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, self.stop)
+        for number in range(self.workers):
+            self.start(number)
+        while not self.is_stopping:
+            wait([process.sentinel for process in self.processes.values()], timeout=0.2)
+            for number, process in self.processes.items():
+                if not self.is_stopping and not process.is_alive():
+                    logger.error("Worker-%d ended by itself (%s)", number + 1, process.exitcode)
+                    time.sleep(RESPAWN_SECONDS)
+                    self.start(number)
+                    break
+        self.end()
+
+    def end(self) -> None:
+        for number, process in self.processes.items():
+            logger.info("Stopping worker-%d", number + 1)
+            process.terminate()
+        self.socket.close()
+        ends_at = time.monotonic() + STOP_SECONDS + 1
+        for number, process in self.processes.items():
+            process.join(max(0.0, ends_at - time.monotonic()))
+            if process.is_alive():
+                logger.warning("Killing worker-%d: it did not stop in time", number + 1)
+                process.kill()
+                process.join()
+        logger.info("Server stopped")
+
+
+def allow_connections() -> None:
+    """Take as many open files as the system grants without being asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    logging.config.dictConfig(settings.LOGGING)
+    allow_connections()
+    Supervisor(int(sys.argv[1])).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Serve the WSGI application under an asynchronous server: bodies are read first, then a thread answers."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import IO, Any, Final
+from urllib.parse import unquote_to_bytes
+
+from config.bodies import REFUSAL, Refusal
+from config.reading import Body, HungUp, Receive, Refused
+from config.room import Room
+
+Environment = dict[str, Any]
+Headers = list[tuple[bytes, bytes]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+TURN_SECONDS: Final = 0.02  # how often a large body asks whether it is its turn
+# A client that still sends what was refused must be read for a while: the answer is lost if we hang up on it.
+LINGER_SECONDS: Final = 5.0
+LINGER_BYTES: Final = 64 * 1024 * 1024
+
+
+class Answer:
+    """What the WSGI application answers to one request, whole."""
+
+    def __init__(self, wsgi: Callable[..., Iterable[bytes]], environ: Environment) -> None:
+        parts = wsgi(environ, self.start)
+        try:
+            self.body = b"".join(parts)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+
+    def start(self, status: str, headers: list[tuple[str, str]], _error: object = None) -> None:
+        self.status = int(status.split(" ", 1)[0])
+        self.headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+class Threads:
+    """Run requests in a fixed number of threads, each of which keeps its database connection."""
+
+    def __init__(self, wsgi: Callable[..., Iterable[bytes]], number: int) -> None:
+        self.wsgi = wsgi
+        self.waiting: SimpleQueue[tuple[Environment, asyncio.Future[Answer]]] = SimpleQueue()
+        for _ in range(number):
+            threading.Thread(target=self.work, daemon=True).start()
+
+    async def run(self, environ: Environment) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.waiting.put((environ, future))
+        # Whatever becomes of the client, the body belongs to the thread until it is done.
+        return await asyncio.shield(future)
+
+    def work(self) -> None:
+        while True:
+            environ, future = self.waiting.get()
+            loop = future.get_loop()
+            answer, error = None, None
+            try:
+                answer = Answer(self.wsgi, environ)
+            except BaseException as raised:  # noqa: BLE001  # it belongs to whoever waits
+                error = raised
+            with suppress(RuntimeError):  # the server has stopped, and nobody waits any more
+                loop.call_soon_threadsafe(settle, future, answer, error)
+            del environ, future, answer, error
+
+
+def settle(future: asyncio.Future[Answer], answer: Answer | None, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is not None:
+        future.set_exception(error)
+    elif answer is not None:
+        future.set_result(answer)
+
+
+class Application:
+    """The application as an ASGI server sees it."""
+
+    def __init__(self, wsgi: Callable[..., Iterable[bytes]], *, threads: int, room: Room) -> None:
+        self.threads = Threads(wsgi, threads)
+        self.room = room
+        self.turn = asyncio.Lock()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        path = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
+        refusal: Refusal | None = None
+        with Body(self.room) as body:
+            try:
+                await body.read(receive, path=path, scope=scope)
+            except HungUp:
+                return
+            except Refused as refused:
+                refusal = refused.refusal
+                body.drop()
+            environ = environment_of(scope, path, body.file, body.size)
+            if refusal is not None:
+                environ[REFUSAL] = refusal
+            answer = await self.answer(environ, body)
+        await send_answer(
+            answer, send, closes=refusal is not None, unread=None if body.has_ended else receive
+        )
+
+    async def answer(self, environ: Environment, body: Body) -> Answer:
+        """Have a thread answer; large bodies one after the other, for they are parsed in memory."""
+        if not body.is_large:
+            return await self.threads.run(environ)
+        async with self.turn:
+            while not self.room.start_work():
+                await asyncio.sleep(TURN_SECONDS)
+            try:
+                return await self.threads.run(environ)
+            finally:
+                self.room.end_work()
+
+
+def environment_of(scope: dict[str, Any], path: str, body: IO[bytes], size: int) -> Environment:
+    """Return what WSGI calls the environment, https://peps.python.org/pep-3333/#environ-variables."""
+    server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
+    environ: Environment = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0],
+        "CONTENT_LENGTH": str(size),  # also of a body that came in chunks
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": body,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope["headers"]:
+        # X_Forwarded_For would become one with X-Forwarded-For, which a proxy answers for.
+        if b"_" in name or name in {b"content-length", b"transfer-encoding"}:
+            continue
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key != "CONTENT_TYPE":
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        if key in environ:
+            text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
+        environ[key] = text
+    return environ
+
+
+async def send_answer(answer: Answer, send: Send, *, closes: bool, unread: Receive | None) -> None:
+    """Send an answer; where something is unread, read on for a while, and hang up."""
+    headers = answer.headers
+    if not any(name.lower() == b"content-length" for name, _ in headers) and answer.status not in {204, 304}:
+        headers = [*headers, (b"Content-Length", str(len(answer.body)).encode())]
+    if closes:
+        headers = [*headers, (b"Connection", b"close")]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": unread is not None})
+    if unread is not None:
+        await read_on(unread)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def read_on(receive: Receive) -> None:
+    """Read what a client still sends, and drop it."""
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message["more_body"]:
+                    return
+                left -= len(message["body"])
+    except TimeoutError:
+        return
