@@ -5,14 +5,19 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
 from django.urls import resolve
 from django.utils import translation
+from django.utils.translation import gettext as _
 from prometheus_client import Histogram
 from structlog.contextvars import bound_contextvars
 
+from config.postgresql.statements import statements_within
+from graphql_api.views import graphql_refusal
 from zammad.services import read_delivery_id
 
 logger = logging.getLogger(__name__)
@@ -21,6 +26,8 @@ logger = logging.getLogger(__name__)
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 # The header is anybody's to set: what is no id, or a text to plant in the log, is not taken.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+GRAPHQL = frozenset({"/graphql/", "/graphql"})
+RETRY_AFTER = 30  # seconds
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 REQUESTS = Histogram(
@@ -92,4 +99,43 @@ class ProbeMiddleware:
             return self.get_response(request)
         request.resolver_match = resolve(request.path_info)
         response: HttpResponse = request.resolver_match.func(request)
+        return response
+
+
+class StatementMiddleware:
+    """End each statement of a request that takes too long, and tell its client to try again.
+
+    Wherever it was met, also in other middleware, and whoever has made something of the error.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with statements_within(settings.DATABASE_STATEMENT_SECONDS) as limit:
+            response = self.get_response(request)
+        if not limit.passed:
+            return response
+        if request.path_info in GRAPHQL and request.method == "POST":
+            # GraphQL tells errors with any status.
+            message = "The service is overloaded. Try again soon."
+            response = graphql_refusal(
+                request, HTTPStatus.SERVICE_UNAVAILABLE, message, "SERVICE_UNAVAILABLE"
+            )
+        elif response.status_code != HTTPStatus.INTERNAL_SERVER_ERROR or request.path_info.startswith(
+            "/webhooks/"
+        ):
+            return response  # somebody made do without it, or it is for Zammad, which sends again
+        elif request.path_info.startswith("/_allauth/"):
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            error = {
+                "code": "service_unavailable",
+                "message": _("The service is overloaded. Try again soon."),
+            }
+            response = JsonResponse({"status": status, "errors": [error]}, status=status)
+        else:
+            # Without the request, of which a template asks the database again.
+            response = HttpResponse(render_to_string("503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        response["Retry-After"] = str(RETRY_AFTER)
+        response["Cache-Control"] = "no-store"
         return response

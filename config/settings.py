@@ -67,7 +67,8 @@ ZAMMAD_COMMAND_DEADLINE = 60.0  # the same for commands, which ask for long list
 GRAPHQL_MAX_DEPTH = env.int("GRAPHQL_MAX_DEPTH", 10)
 GRAPHQL_MAX_ALIASES = env.int("GRAPHQL_MAX_ALIASES", 15)
 GRAPHQL_MAX_TOKENS = env.int("GRAPHQL_MAX_TOKENS", 1000)
-GRAPHQL_MAX_DIRECTIVES = env.int("GRAPHQL_MAX_DIRECTIVES", 5)
+GRAPHQL_MAX_DIRECTIVES = env.int("GRAPHQL_MAX_DIRECTIVES", 50)
+GRAPHQL_MAX_COST = env.int("GRAPHQL_MAX_COST", 25_000)
 GRAPHQL_MAX_BYTES = env.int("GRAPHQL_MAX_BYTES", 100 * 1024)
 
 # --- Applications ----------------------------------------------------------------------
@@ -91,6 +92,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.middleware.RequestMiddleware",
+    "config.middleware.StatementMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "config.refusals.BodyMiddleware",
@@ -155,6 +157,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         "prepare_threshold": 5,
         **DATABASES["default"].get("OPTIONS", {}),
     }
+# What a statement of a request may take on PostgreSQL; commands and migrations take what they need.
+DATABASE_STATEMENT_SECONDS = env.float("DATABASE_STATEMENT_SECONDS", 10.0, validate=validate.Range(min=0.1))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES = {

@@ -1,4 +1,4 @@
-"""The schema: every query and mutation, one domain call each, and the limits on operations."""
+"""The schema: every query and mutation, one domain call each, and how errors are told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from graphql import (
-    DirectiveNode,
     FieldNode,
     GraphQLError,
     NoSchemaIntrospectionCustomRule,
@@ -22,13 +21,7 @@ from graphql import (
 )
 from prometheus_client import Counter
 from strawberry.extensions import (
-    AddValidationRules,
-    MaxAliasesLimiter,
-    MaxTokensLimiter,
-    ParserCache,
-    QueryDepthLimiter,
     SchemaExtension,
-    ValidationCache,
 )
 from strawberry.extensions.field_extension import FieldExtension, SyncExtensionResolver
 from strawberry.relay.utils import from_base64
@@ -37,6 +30,7 @@ from strawberry_django.fields.types import OperationInfo
 from structlog.contextvars import get_contextvars
 
 from graphql_api.descriptions import describe
+from graphql_api.limits import Limits
 from graphql_api.pages import After, Connection, First, Page, pk_of
 from graphql_api.refusals import codes_of
 from graphql_api.types import (
@@ -519,20 +513,7 @@ class Mutation:
         return ClosedPlan(plan=FamilyPlan(row=plan, context=info.context))
 
 
-# --- Limits and errors -----------------------------------------------------------------
-
-
-class MaxDirectives(ValidationRule):
-    """Refuse a document with more directives than the limit: each costs at execution."""
-
-    count = 0
-
-    def enter_directive(self, node: DirectiveNode, *_: object) -> None:
-        self.count += 1
-        if self.count == settings.GRAPHQL_MAX_DIRECTIVES + 1:
-            self.report_error(
-                GraphQLError(f"More than {settings.GRAPHQL_MAX_DIRECTIVES} directives found.", [node])
-            )
+# --- Rules and errors -----------------------------------------------------------------
 
 
 class OneOperation(ValidationRule):
@@ -630,25 +611,15 @@ class Schema(strawberry.Schema):
                 error.message = error.message.partition(" Did you mean")[0]
 
 
-# Built once: a rule class made per request would never hit the validation cache.
-RULES = [
-    *QueryDepthLimiter(max_depth=settings.GRAPHQL_MAX_DEPTH).validation_rules,
-    *MaxAliasesLimiter(max_alias_count=settings.GRAPHQL_MAX_ALIASES).validation_rules,
-    MaxDirectives,
-]
-
 schema = Schema(
     query=Query,
     mutation=Mutation,
     types=[FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, User],
     extensions=[
         NameOperation,
-        lambda: MaxTokensLimiter(max_token_count=settings.GRAPHQL_MAX_TOKENS),
-        lambda: AddValidationRules(RULES),
         IntrospectionForStaff,
         NameOneOfSeveral,
-        lambda: ParserCache(maxsize=256),
-        lambda: ValidationCache(maxsize=256),
+        Limits,
     ],
 )
 describe(schema._schema)

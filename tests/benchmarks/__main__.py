@@ -14,7 +14,17 @@ from pathlib import Path
 
 import psycopg
 
-from tests.benchmarks import admin, import_users, mutations, plan_query, scale, server, soak, webhook
+from tests.benchmarks import (
+    admin,
+    documents,
+    import_users,
+    mutations,
+    plan_query,
+    scale,
+    server,
+    soak,
+    webhook,
+)
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import BadAnswers
 from tests.server import on_server
@@ -24,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "webhook": webhook.run,
     "mutations": mutations.run,
     "server": server.run,
+    "documents": documents.run,
     "import": import_users.run,
     "scale": scale.run,
     "admin": admin.run,
