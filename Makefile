@@ -9,6 +9,9 @@ RUNNING := $(VENV)/running.$(shell echo $$PPID)
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench schema messages serve lock FORCE
 
+# DEBUG is off unless somebody says so: these are for development, and say so.
+run $(RUNNING) test lint bench schema messages: export DEBUG = true
+
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile
 

@@ -20,6 +20,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from config import way_back
 from plans.outside import TooManyWaiting, outside_world
 from plans.prepared import Parameter, Prepared
 
@@ -42,6 +43,12 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
 
     def populate_username(self, request: HttpRequest, user: AbstractUser) -> None:
         user.username = opaque_username()
+
+    def get_login_redirect_url(self, request: HttpRequest) -> str:
+        return way_back.path_of(request) or super().get_login_redirect_url(request)
+
+    def get_signup_redirect_url(self, request: HttpRequest) -> str:
+        return way_back.path_of(request) or super().get_signup_redirect_url(request)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         links = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}

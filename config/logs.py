@@ -10,7 +10,7 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 # An invite token is a capability: its 43 characters stand in the path of the invite's
-# page, and again, quoted, in ?next= of the sign-in page.
+# page, and again, quoted, where somebody writes ?next= by hand.
 INVITE_TOKEN = re.compile(r"(invites(?:/|%(?:25)*2[Ff]))[A-Za-z0-9_-]{43}")
 # GraphiQL writes the operation, with all that was typed into it, into its page's address.
 OPERATION = re.compile(r"(/graphql/(?:\?|%3[Ff]))[^\s\"]+")

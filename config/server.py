@@ -215,6 +215,8 @@ def allow_connections() -> None:
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     logging.config.dictConfig(settings.LOGGING)
+    if settings.UNFIT_FOR_PRODUCTION:  # as config.wsgi does for other servers
+        raise SystemExit(" ".join(settings.UNFIT_FOR_PRODUCTION))
     allow_connections()
     Supervisor(int(sys.argv[1])).run()
 

@@ -25,7 +25,8 @@ def off_loopback_in_clear(url: str) -> bool:
 
 
 # --- Who we are ------------------------------------------------------------------------
-DEBUG = env.bool("DEBUG", True)
+# Off unless somebody says so: the Makefile does, for development and tests.
+DEBUG = env.bool("DEBUG", False)
 HOST = env.str("HOST", "127.0.0.1")
 PORT = env.int("PORT", 8000, validate=A_PORT)
 # Requests that one process of the production server answers at a time.
@@ -92,6 +93,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.middleware.RequestMiddleware",
+    "config.policies.PolicyMiddleware",
     "config.middleware.StatementMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -100,6 +102,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
+    "config.way_back.WayBackMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -109,7 +112,8 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
-WSGI_APPLICATION = "config.wsgi.application"
+# The development server makes an application of its own: config.wsgi is for production alone.
+WSGI_APPLICATION = None
 
 TEMPLATES_DIR = env.str("TEMPLATES_DIR", "")
 TEMPLATES = [
@@ -225,6 +229,13 @@ SERVER_EMAIL = DEFAULT_FROM_EMAIL
 
 # --- The HTTP edge ---------------------------------------------------------------------
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+# __Host-: browsers take such a cookie from this very host alone, over https, and for no other.
+COOKIE_PREFIX = "__Host-" if HTTPS else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
+MESSAGES_COOKIE_NAME = f"{COOKIE_PREFIX}messages"
+WAY_BACK_COOKIE_NAME = f"{COOKIE_PREFIX}way-back"
+MESSAGE_STORAGE = "config.cookies.Messages"
 CSRF_COOKIE_HTTPONLY = False  # GraphiQL reads it
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
@@ -391,21 +402,24 @@ if METRICS_TOKEN and len(METRICS_TOKEN) < 16:
     problems.append("Set METRICS_TOKEN to at least 16 characters, or leave it empty: then nobody reads them.")
 if SENTRY_DSN and (not urlsplit(SENTRY_DSN).username or off_loopback_in_clear(SENTRY_DSN)):
     problems.append("Set SENTRY_DSN to the https:// address that Sentry shows, with the key in it.")
+# What no production server starts with, also when DEBUG is on: config.wsgi holds that.
+UNFIT_FOR_PRODUCTION = []
+if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or SECRET_KEY == DEVELOPMENT_SECRET_KEY:
+    UNFIT_FOR_PRODUCTION.append("Set SECRET_KEY to at least 50 random characters.")
+if off_loopback_in_clear(PUBLIC_URL):
+    UNFIT_FOR_PRODUCTION.append("Set PUBLIC_URL to the https:// address that people open.")
+if USES_SANDBOX or not ZAMMAD_URL:
+    UNFIT_FOR_PRODUCTION.append("Set ZAMMAD_URL to the https:// address of your Zammad.")
+elif off_loopback_in_clear(ZAMMAD_URL):
+    UNFIT_FOR_PRODUCTION.append("Set ZAMMAD_URL to an https:// address: its token would travel in clear.")
+if len(ZAMMAD_API_TOKEN) < 16:
+    UNFIT_FOR_PRODUCTION.append("Set ZAMMAD_API_TOKEN to a personal access token made in Zammad.")
+if not ZAMMAD_WEBHOOK_SECRETS or min(map(len, ZAMMAD_WEBHOOK_SECRETS)) < 16:
+    UNFIT_FOR_PRODUCTION.append("Set ZAMMAD_WEBHOOK_SECRETS to secrets of at least 16 characters each.")
+if DEMO_WEBHOOK_SECRET in ZAMMAD_WEBHOOK_SECRETS:
+    UNFIT_FOR_PRODUCTION.append("Set ZAMMAD_WEBHOOK_SECRETS to something other than the demo's secret.")
 if not DEBUG:
-    if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or SECRET_KEY == DEVELOPMENT_SECRET_KEY:
-        problems.append("Set SECRET_KEY to at least 50 random characters.")
-    if off_loopback_in_clear(PUBLIC_URL):
-        problems.append("Set PUBLIC_URL to the https:// address that people open.")
-    if not ZAMMAD_URL:
-        problems.append("Set ZAMMAD_URL to the https:// address of your Zammad.")
-    elif off_loopback_in_clear(ZAMMAD_URL):
-        problems.append("Set ZAMMAD_URL to an https:// address: its token would travel in clear.")
-    if len(ZAMMAD_API_TOKEN) < 16:
-        problems.append("Set ZAMMAD_API_TOKEN to a personal access token made in Zammad.")
-    if not ZAMMAD_WEBHOOK_SECRETS or min(map(len, ZAMMAD_WEBHOOK_SECRETS)) < 16:
-        problems.append("Set ZAMMAD_WEBHOOK_SECRETS to secrets of at least 16 characters each.")
-    if DEMO_WEBHOOK_SECRET in ZAMMAD_WEBHOOK_SECRETS:
-        problems.append("Set ZAMMAD_WEBHOOK_SECRETS to something other than the demo's secret.")
+    problems += UNFIT_FOR_PRODUCTION
 if TEMPLATES_DIR and not (Path(TEMPLATES_DIR).is_absolute() and Path(TEMPLATES_DIR).is_dir()):
     problems.append("Set TEMPLATES_DIR to the full path of a directory, or leave it empty.")
 if INVITE_URL and "{token}" not in INVITE_URL:
@@ -413,6 +427,6 @@ if INVITE_URL and "{token}" not in INVITE_URL:
 if problems:
     if not DEBUG:
         problems.append(
-            "DEBUG is off, as `make serve` wants it; `make run` is for development, with DEBUG on."
+            "DEBUG is off unless the environment says DEBUG=true, as `make run` does for development."
         )
     raise ImproperlyConfigured(" ".join(problems))

@@ -23,6 +23,7 @@ from strawberry.django.views import GraphQLView as StrawberryView
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.types import ExecutionResult
 
+from graphql_api import graphiql
 from graphql_api.schema import current_request_id, may_explore, schema
 from graphql_api.types import Context
 from zammad.deadline import shared_time
@@ -112,7 +113,9 @@ class GraphQLView(StrawberryView[Context, None]):
                 return redirect_to_login(request.get_full_path())
             raise PermissionDenied
         get_token(request)
-        return self.render_graphql_ide(request)
+        response = HttpResponse(graphiql.page())
+        response["Content-Security-Policy"] = graphiql.content_security_policy()
+        return response
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
         try:

@@ -92,6 +92,10 @@ class Visitor:
         entries: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
         return entries
 
+    def complaints(self) -> list[str]:
+        """Return what Chromium wrote on its console, such as what a policy refused."""
+        return [entry["message"] for entry in self.log("browser")]
+
     def reaches(self, element: WebElement) -> bool:
         """Tell whether nothing needs to be scrolled sideways to see something whole."""
         script = "return arguments[0].getBoundingClientRect().right <= innerWidth"

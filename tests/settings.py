@@ -15,6 +15,7 @@ with mock.patch.dict(
     os.environ,
     {
         "ENV_FILE": "",
+        "DEBUG": "true",  # for its defaults; pytest-django switches it off for the tests themselves
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{SCRATCH.name}/db.sqlite3",
         "CACHE_URL": "locmem://",
         "EMAIL_URL": "memory:",

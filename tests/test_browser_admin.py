@@ -39,7 +39,9 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def visitor(stranger: Visitor, live_server: LiveServer, settings: Settings, superuser: User) -> Visitor:
+def visitor(
+    stranger: Visitor, live_server: LiveServer, settings: Settings, superuser: User
+) -> Iterator[Visitor]:
     """The superuser, who has come through the one door to the index of admin."""
     settings.PUBLIC_URL = live_server.url
     stranger.driver.delete_all_cookies()
@@ -47,7 +49,9 @@ def visitor(stranger: Visitor, live_server: LiveServer, settings: Settings, supe
     stranger.fill(login=superuser.email, password=PASSWORD)
     stranger.click("Sign In")
     assert stranger.driver.current_url == f"{live_server.url}/admin/"
-    return stranger
+    yield stranger
+    # Whatever a page of admin wanted to load or run, its policy allowed.
+    assert [text for text in stranger.complaints() if "Policy" in text] == []
 
 
 def rows_of(visitor: Visitor, table: str) -> list[str]:

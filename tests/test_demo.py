@@ -18,6 +18,7 @@ from pytest_django import Settings
 
 from plans import services
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, verified_addresses
+from tests.test_settings import PRODUCTION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 EVERYBODY = ["admin@example.com", "alice@example.com", "bob@example.com", "carol@example.com"]
@@ -96,6 +97,17 @@ def test_detaching_the_demos_member_answers_the_invite_by_which_he_came() -> Non
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("_development")
+def test_a_database_of_other_people_gets_no_accounts_with_a_public_password() -> None:
+    User.objects.create_user("somebody", "somebody@company.example", "a-password-of-their-own")
+
+    with pytest.raises(CommandError, match="holds accounts of others"):
+        call_command("demo_data")
+
+    assert User.objects.count() == 1
+
+
+@pytest.mark.django_db
 def test_demo_data_is_refused_with_debug_off() -> None:
     with pytest.raises(CommandError, match="made with DEBUG on only"):
         call_command("demo_data")
@@ -112,6 +124,15 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def environment_of(tmp_path: Path) -> dict[str, str]:
+    return {
+        "PATH": os.defpath,
+        "ENV_FILE": "",
+        "DEBUG": "true",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
+    }
+
+
 def start(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "manage.py", "demo_server", *arguments],
@@ -119,6 +140,7 @@ def start(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Pop
         env={
             "PATH": os.environ["PATH"],
             "ENV_FILE": "",
+            "DEBUG": "true",
             "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
             "PORT": free_port(),
             "SANDBOX_PORT": free_port(),
@@ -211,7 +233,7 @@ def test_a_server_that_is_open_to_others_has_no_demo_accounts(tmp_path: Path) ->
     users = subprocess.run(
         [sys.executable, "manage.py", "shell", "-c", "print('users:', User.objects.count())"],
         cwd=BASE_DIR,
-        env={"PATH": os.defpath, "ENV_FILE": "", "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3"},
+        env=environment_of(tmp_path),
         capture_output=True,
         text=True,
         check=True,
@@ -220,7 +242,7 @@ def test_a_server_that_is_open_to_others_has_no_demo_accounts(tmp_path: Path) ->
 
 
 def test_a_database_with_demo_accounts_is_opened_to_nobody_else(tmp_path: Path) -> None:
-    environment = {"PATH": os.defpath, "ENV_FILE": "", "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3"}
+    environment = environment_of(tmp_path)
     for command in ("migrate", "demo_data"):
         subprocess.run(
             [sys.executable, "manage.py", command],
@@ -238,7 +260,7 @@ def test_a_database_with_demo_accounts_is_opened_to_nobody_else(tmp_path: Path) 
 
 
 def test_production_is_sent_to_make_serve(tmp_path: Path) -> None:
-    output, _ = start(tmp_path, DEBUG="false").communicate(timeout=60)
+    output, _ = start(tmp_path, **{**PRODUCTION, "DEBUG": "false"}).communicate(timeout=60)
 
     assert "`make serve`" in output
     assert "Traceback" not in output

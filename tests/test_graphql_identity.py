@@ -177,14 +177,14 @@ def test_a_cookie_alone_is_refused_also_when_it_is_stale(alice: User) -> None:
     Session.objects.all().delete()
     check_forged(post(client, WHO))
 
-    client.cookies["sessionid"] = "nobody-was-given-this"
+    client.cookies[django_settings.SESSION_COOKIE_NAME] = "nobody-was-given-this"
     check_forged(post(client, WHO))
 
 
 def test_the_page_gives_the_csrf_token_that_a_cookie_needs(support: User) -> None:
     client = strict_client(support)
     page = client.get(URL)
-    csrf = client.cookies["csrftoken"]
+    csrf = client.cookies[django_settings.CSRF_COOKIE_NAME]
 
     assert page.status_code == 200
     assert csrf["httponly"] == ""  # GraphiQL reads it
@@ -198,7 +198,9 @@ def test_a_stale_cookie_that_passes_the_check_is_nobody(support: User) -> None:
     client.get(URL)
     Session.objects.all().delete()
 
-    check_who(post(client, WHO, **{"X-CSRFToken": client.cookies["csrftoken"].value}), None)
+    check_who(
+        post(client, WHO, **{"X-CSRFToken": client.cookies[django_settings.CSRF_COOKIE_NAME].value}), None
+    )
 
 
 def test_the_session_cookie_is_out_of_reach_of_scripts(alice: User) -> None:
@@ -206,7 +208,7 @@ def test_the_session_cookie_is_out_of_reach_of_scripts(alice: User) -> None:
 
     client.post("/accounts/login/", {"login": alice.email, "password": PASSWORD})
 
-    cookie = client.cookies["sessionid"]
+    cookie = client.cookies[django_settings.SESSION_COOKIE_NAME]
     assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
 
 
@@ -221,7 +223,9 @@ def test_a_password_that_changes_ends_the_cookie_too(support: User) -> None:
     support.set_password("another battery staple")
     support.save()
 
-    check_who(post(client, WHO, **{"X-CSRFToken": client.cookies["csrftoken"].value}), None)
+    check_who(
+        post(client, WHO, **{"X-CSRFToken": client.cookies[django_settings.CSRF_COOKIE_NAME].value}), None
+    )
 
 
 # --- The page ------------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ def test_graphiql_and_introspection_are_for_staff_and_with_debug_for_all(
         assert schema == {"data": {"__schema": {"queryType": {"name": "Query"}}, "__type": {"name": "User"}}}
     else:
         assert "data" not in schema
-        assert "csrftoken" not in client.cookies
+        assert django_settings.CSRF_COOKIE_NAME not in client.cookies
     if status == 302:
         assert page["Location"] == "/accounts/login/?next=/graphql/"
 

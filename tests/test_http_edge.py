@@ -34,6 +34,7 @@ PASSWORD = "correct horse battery staple"
 LOGIN = "/_allauth/app/v1/auth/login"
 FORM = "application/x-www-form-urlencoded"
 MIB = 1024 * 1024
+COOKIES = ("sessionid", "csrftoken", "messages", "way-back")
 
 TWO_LOG_INS = f"""
 import secrets
@@ -66,7 +67,7 @@ class Browser:
             **self.headers,
             "Cookie": cookie,
             "Content-Type": FORM,
-            "X-CSRFToken": jar.get("csrftoken", ""),
+            "X-CSRFToken": jar.get("__Host-csrftoken") or jar.get("csrftoken", ""),
         }
         answer = self.server.request(method, path, body, headers)
         for line in answer.headers.get_all("Set-Cookie", []):
@@ -105,6 +106,8 @@ def test_every_page_carries_the_security_headers(proxied: ProductionServer, path
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["Referrer-Policy"] == "strict-origin"
     assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert "camera=()" in answer.headers["Permissions-Policy"]
 
 
 @behind_a_proxy
@@ -115,11 +118,30 @@ def test_cookies_are_for_https_only_and_scripts_do_not_see_the_session(proxied: 
     browser.get("/accounts/login/")
     signed_in = browser.post("/accounts/login/", login="dana@example.com", password=PASSWORD)
 
-    session, csrf = browser.cookies["sessionid"], browser.cookies["csrftoken"]
+    session, csrf = browser.cookies["__Host-sessionid"], browser.cookies["__Host-csrftoken"]
     assert (signed_in.status, signed_in.headers["Location"]) == (302, "/")
     assert (session["secure"], session["httponly"], session["samesite"]) == (True, True, "Lax")
     # GraphiQL reads this one
     assert (csrf["secure"], csrf["httponly"], csrf["samesite"]) == (True, "", "Lax")
+
+
+@behind_a_proxy
+def test_every_cookie_belongs_to_this_very_host(proxied: ProductionServer) -> None:
+    """Browsers take a __Host- cookie only if it is Secure, for the path /, and names no domain."""
+    proxied.make_account("erin@example.com", PASSWORD)
+    browser = Browser(proxied, {**PROXIED, "Origin": f"https://{HOST}"})
+
+    browser.get("/invites/unknown/")
+    browser.get("/accounts/login/")
+    browser.post("/accounts/login/", login="erin@example.com", password=PASSWORD)
+    told = browser.cookies["__Host-messages"].value
+    browser.get("/invites/unknown/")
+    browser.post("/accounts/logout/")
+
+    assert told
+    assert set(browser.cookies) == {f"__Host-{name}" for name in COOKIES}
+    for name, cookie in browser.cookies.items():
+        assert (cookie["secure"], cookie["path"], cookie["domain"]) == (True, "/", ""), name
 
 
 @behind_a_proxy
@@ -333,8 +355,9 @@ def whole_journey(server: ProductionServer, zammad: Sandbox) -> dict[str, str]:
     browser = Browser(server, {"Referer": server.url})
     page = f"/invites/{known['first invite']}/"
     sent = browser.get(page)
-    assert (sent.status, sent.headers["Location"]) == (302, f"/accounts/login/?next={page}")
-    assert browser.get(f"/accounts/login/?next={quote(page, safe='')}").status == 200
+    assert (sent.status, sent.headers["Location"]) == (302, "/accounts/login/")
+    assert browser.get(f"/accounts/login/?next={quote(page, safe='')}").status == 302
+    assert browser.get("/accounts/login/").status == 200
     login = {"login": "friend@example.net", "next": page}
     assert browser.post(sent.headers["Location"], password=known["wrong password"], **login).status == 200
     back = browser.post(sent.headers["Location"], password=PASSWORD, **login)

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import constance
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.utils import timezone
@@ -270,7 +271,7 @@ def test_the_setting_is_lowered_on_its_page_while_people_accept(production: Prod
 
 def settings_form(production: Production, admin: User, **changes: str) -> Callable[[], Answer]:
     """Open the page of the settings, and return what saves its form with changes."""
-    cookie = f"sessionid={production.server.session_of(admin)}"
+    cookie = f"{settings.SESSION_COOKIE_NAME}={production.server.session_of(admin)}"
     page = production.server.get(SETTINGS_PAGE, Cookie=cookie)
     values = {
         found["name"]: found.get("value", "on")
@@ -279,10 +280,10 @@ def settings_form(production: Production, admin: User, **changes: str) -> Callab
         if "name" in found
     }
     assert values.keys() >= changes.keys(), page.body
-    csrf = re.search("csrftoken=([^;]+)", page.headers["Set-Cookie"])
+    csrf = re.search(f"{settings.CSRF_COOKIE_NAME}=([^;]+)", page.headers["Set-Cookie"])
     assert csrf
     headers = {
-        "Cookie": f"{cookie}; csrftoken={csrf[1]}",
+        "Cookie": f"{cookie}; {settings.CSRF_COOKIE_NAME}={csrf[1]}",
         "Content-Type": "application/x-www-form-urlencoded",
     }
     body = urlencode({**values, **changes}).encode()

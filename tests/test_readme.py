@@ -51,6 +51,7 @@ def running(tmp_path: Path) -> Iterator[int]:
     environment = {
         "PATH": os.environ["PATH"],
         "ENV_FILE": "",
+        "DEBUG": "true",
         "PORT": str(port),
         "SANDBOX_PORT": str(sandbox_port),
         "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",

@@ -19,10 +19,13 @@ PRODUCTION = {
 }
 
 
-def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py with nothing in the environment but this."""
+DEVELOPMENT = {"DEBUG": "true"}
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with nothing in the environment but this."""
     return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
+        [sys.executable, *arguments],
         cwd=BASE_DIR,
         env={"PATH": os.defpath, "ENV_FILE": "", **environment},
         capture_output=True,
@@ -32,8 +35,17 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
+def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("manage.py", *arguments, **environment)
+
+
+def load_wsgi(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Load the application as a production server does."""
+    return run("-c", "import config.wsgi", **environment)
+
+
 def settings_of(*names: str, **environment: str) -> list[str]:
-    """Return how a process with this environment reads some settings."""
+    """Return how a process with this environment, in development if it says nothing, reads some settings."""
     shown = "; ".join(f"print(repr(settings.{name}))" for name in names)
     code = f"from django.conf import settings; {shown}"
     result = subprocess.run(
@@ -43,6 +55,7 @@ def settings_of(*names: str, **environment: str) -> list[str]:
             "PATH": os.defpath,
             "ENV_FILE": "",
             "DJANGO_SETTINGS_MODULE": "config.settings",
+            **DEVELOPMENT,
             **environment,
         },
         capture_output=True,
@@ -53,8 +66,8 @@ def settings_of(*names: str, **environment: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_without_any_variable_it_is_development() -> None:
-    result = start("check")
+def test_debug_is_all_that_development_needs() -> None:
+    result = start("check", **DEVELOPMENT)
 
     assert result.returncode == 0, result.stderr
     assert settings_of("DEBUG", "PUBLIC_URL", "ZAMMAD_URL", "ZAMMAD_WEBHOOK_SECRETS") == [
@@ -63,6 +76,71 @@ def test_without_any_variable_it_is_development() -> None:
         "'http://127.0.0.1:8001'",
         "['demo-webhook-secret']",
     ]
+
+
+NEEDED = ("SECRET_KEY", "ZAMMAD_URL", "ZAMMAD_API_TOKEN", "ZAMMAD_WEBHOOK_SECRETS")
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ("check", {"DEBUG": "false"}),
+        ("check", {"HOST": "0.0.0.0"}),  # noqa: S104  # what is tested
+        ("serve", {}),
+        ("migrate", {}),
+        ("demo_server", {}),
+        ("runserver", {}),
+    ],
+)
+def test_where_nobody_says_debug_a_start_names_what_it_needs(
+    command: str, environment: dict[str, str]
+) -> None:
+    result = start(command, **environment)
+
+    assert result.returncode == 1
+    for name in NEEDED:
+        assert f"Set {name}" in result.stderr
+    assert "DEBUG is off unless the environment says DEBUG=true" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("environment", [{}, {"DEBUG": "true"}, {"DEBUG": "true", "HOST": "0.0.0.0"}])  # noqa: S104
+def test_the_wsgi_application_starts_with_no_settings_of_development(environment: dict[str, str]) -> None:
+    result = load_wsgi(**environment)
+
+    assert result.returncode == 1
+    for name in ("SECRET_KEY", "ZAMMAD_URL", "ZAMMAD_WEBHOOK_SECRETS"):
+        assert f"Set {name}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", ""),
+        ("SECRET_KEY", "insecure-development-key-that-no-production-start-accepts"),
+        ("ZAMMAD_WEBHOOK_SECRETS", ""),
+        ("ZAMMAD_WEBHOOK_SECRETS", "first-long-webhook-secret,demo-webhook-secret"),
+        ("ZAMMAD_URL", ""),
+    ],
+)
+def test_the_wsgi_application_takes_nothing_that_everybody_knows_with_debug_either(
+    name: str, value: str
+) -> None:
+    environment = {**PRODUCTION, name: value, "DEBUG": "true"}
+    if not value:
+        del environment[name]
+
+    result = load_wsgi(**environment)
+
+    assert result.returncode == 1
+    assert f"Set {name}" in result.stderr
+    assert not value or value not in result.stderr
+
+
+def test_the_wsgi_application_starts_with_its_settings() -> None:
+    result = load_wsgi(**PRODUCTION)
+
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_complete_production_environment_passes_the_deployment_check() -> None:
@@ -130,6 +208,7 @@ def test_zammad_in_clear_is_accepted_on_loopback() -> None:
 
 
 def test_the_demo_secret_counts_for_nobody_who_can_come_from_outside() -> None:
+    assert settings_of("ZAMMAD_WEBHOOK_SECRETS", HOST="127.0.0.1") == ["['demo-webhook-secret']"]
     assert settings_of("ZAMMAD_WEBHOOK_SECRETS", HOST="0.0.0.0") == ["[]"]  # noqa: S104
 
 
@@ -179,13 +258,13 @@ def test_a_redirect_to_https_needs_the_proxy_that_tells_about_it() -> None:
     assert settings_of("SECURE_SSL_REDIRECT", **PRODUCTION) == ["True"]
 
 
-@pytest.mark.parametrize("command", [["serve"], ["migrate"], ["demo_server"]])
-def test_a_refused_start_is_a_sentence_for_every_command(command: list[str]) -> None:
-    result = start(*command, DEBUG="false")
+def test_cookies_are_for_this_host_alone_where_people_come_by_https() -> None:
+    names = ("SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME", "MESSAGES_COOKIE_NAME", "WAY_BACK_COOKIE_NAME")
+    plain = ["sessionid", "csrftoken", "messages", "way-back"]
 
-    assert result.returncode == 1
-    assert "Set SECRET_KEY" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert settings_of(*names, **PRODUCTION) == [repr(f"__Host-{name}") for name in plain]
+    # A browser takes no such cookie without https.
+    assert settings_of(*names) == [repr(name) for name in plain]
 
 
 def test_templates_of_the_operators_own_come_before_ours(tmp_path: Path) -> None:
@@ -200,14 +279,14 @@ def test_templates_of_the_operators_own_come_before_ours(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("directory", ["templates", "/nowhere/at/all"])
 def test_a_template_directory_that_is_not_there_is_refused(directory: str) -> None:
-    result = start("check", TEMPLATES_DIR=directory)
+    result = start("check", TEMPLATES_DIR=directory, **DEVELOPMENT)
 
     assert result.returncode == 1
     assert "Set TEMPLATES_DIR to the full path of a directory, or leave it empty." in result.stderr
 
 
 def test_the_sandbox_has_a_port_of_its_own() -> None:
-    result = start("check", PORT="8302", SANDBOX_PORT="8302")
+    result = start("check", PORT="8302", SANDBOX_PORT="8302", **DEVELOPMENT)
 
     assert result.returncode == 1
     assert "Set SANDBOX_PORT to another port than PORT." in result.stderr

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, digest_of
@@ -37,12 +38,26 @@ class Command(BaseCommand):
     def handle(self, **_options: Any) -> None:
         if not settings.DEBUG:
             raise CommandError("Demo accounts have a public password: they are made with DEBUG on only.")
+        refuse_database_of_others()
         now = timezone.now()
         with transaction.atomic():
             made = {email: person for email in PEOPLE if (person := make_person(email))}
             if "alice@example.com" in made and "bob@example.com" in made:
                 share_a_plan(owner=made["alice@example.com"], member=made["bob@example.com"], now=now)
         self.stdout.write(f"Demo data: {len(made)} accounts made, {len(PEOPLE) - len(made)} were there.")
+
+
+def refuse_database_of_others() -> None:
+    """:raises CommandError: when there are accounts, and none of the demo's: it is no demo's database."""
+    people = get_user_model().objects.all()
+    ours = Q()
+    for email in PEOPLE:
+        ours |= Q(**{f"{get_user_model().get_email_field_name()}__iexact": email})
+    if people.exists() and not people.filter(ours).exists():
+        raise CommandError(
+            "This database holds accounts of others, and demo accounts have a public password: "
+            "choose another DATABASE_URL."
+        )
 
 
 def make_person(email: str) -> User | None:
