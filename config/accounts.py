@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable
+from copy import copy
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, AnonymousUser, Group, Permission, User
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.mail import EmailMessage
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -21,8 +23,11 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from config import way_back
+from plans.links import without_links
+from plans.models import display_name
 from plans.outside import TooManyWaiting, outside_world
 from plans.prepared import Parameter, Prepared
+from zammad.addresses import validated_address
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,23 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
     def get_signup_redirect_url(self, request: HttpRequest) -> str:
         return way_back.path_of(request) or super().get_signup_redirect_url(request)
 
+    def clean_email(self, email: str) -> str:
+        """Take the addresses that an invite could be for, and no others, on pages and by API alike."""
+        validated_address(email)
+        return email
+
+    def render_mail(
+        self,
+        template_prefix: str,
+        email: str | list[str],
+        context: dict[str, Any],
+        headers: dict[str, str] | None = None,
+    ) -> EmailMessage:
+        """Write a mail in which nothing is a link but ours: people choose names, addresses and browsers."""
+        harmless = {name: _without_links(name, value) for name, value in context.items()}
+        message: EmailMessage = super().render_mail(template_prefix, email, harmless, headers)
+        return message
+
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         links = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}
         ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
@@ -62,6 +84,18 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
             # Only its kind: the text of an error holds the address that was refused.
             logger.warning("A mail about an account failed: %s", type(error).__name__)
             raise MailUnavailable from None
+
+
+def _without_links(name: str, value: object) -> object:
+    """Return what a template may show of a value: the links of a mail are named *_url."""
+    if isinstance(value, User):
+        written = copy(value)
+        written.first_name, written.last_name = without_links(display_name(value)), ""
+        written.email = without_links(value.email)
+        return written
+    if isinstance(value, str) and not name.endswith("_url"):
+        return without_links(value)
+    return value
 
 
 PERSON = Parameter("user", User._meta.pk)

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from config.accounts import opaque_username
 from plans.admin.dashboard import figures
+from zammad.addresses import validated_address
 from zammad.admin import ShallowPaginator
 
 # Admin signs in where everybody does, so that one limit guards one door.
@@ -57,6 +58,7 @@ class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
 
     def clean_email(self) -> str:
         email: str = self.cleaned_data["email"].lower()
+        validated_address(email)
         if (
             User.objects.filter(email__iexact=email).exists()
             or EmailAddress.objects.filter(email=email).exists()
@@ -113,10 +115,21 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         return response
 
 
+class EmailAddressForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Hold a new address to what sign-up takes; one from before stays."""
+
+    def clean_email(self) -> str:
+        email: str = self.cleaned_data["email"]
+        if "email" in self.changed_data:
+            validated_address(email)
+        return email
+
+
 @admin.register(EmailAddress)
 class EmailAddressAdmin(AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
     """Find addresses by their start; allauth's own page counts and sorts all of them."""
 
+    form = EmailAddressForm
     list_filter = ()
     list_select_related = ("user",)
     search_help_text = _("The start of an address.")

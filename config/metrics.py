@@ -1,4 +1,4 @@
-"""What Prometheus reads: the counts of all processes, and what the database knows."""
+"""What Prometheus reads: the counts of all processes, what the database knows, and the clock."""
 
 import logging
 import os
@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from config.clock import clock_offset
 from plans.models import FamilyPlanInvite
 from zammad.models import WebhookDelivery
 
@@ -43,6 +44,23 @@ class FromDatabase(Collector):
         )
 
 
+class ClockOffset(Collector):
+    """Measure this machine's clock when somebody asks, where there is another to measure it by."""
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            offset = clock_offset()
+        except DatabaseFailure:
+            logger.exception("The clock could not be compared with the database's")
+            return
+        if offset is not None:
+            yield GaugeMetricFamily(
+                "family_plans_clock_offset_seconds",
+                "How far this machine's clock is ahead of PostgreSQL's.",
+                value=offset.total_seconds(),
+            )
+
+
 def counts() -> CollectorRegistry:
     """Return what was counted: by all processes of the production server, or else by this one."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -66,6 +84,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return refusal
     at_this_moment = CollectorRegistry()
     at_this_moment.register(FromDatabase())
+    at_this_moment.register(ClockOffset())
     return HttpResponse(
         generate_latest(counts()) + generate_latest(at_this_moment), content_type=CONTENT_TYPE_LATEST
     )

@@ -326,6 +326,7 @@ CONSTANCE_ADDITIONAL_FIELDS = {
     "user_limit": ["django.forms.IntegerField", {"min_value": 1, "max_value": 100}],
     "invite_ttl_hours": ["django.forms.IntegerField", {"min_value": 1, "max_value": 720}],
     "invites_per_day": ["django.forms.IntegerField", {"min_value": 0, "max_value": 10_000}],
+    "plans_per_day": ["django.forms.IntegerField", {"min_value": 1, "max_value": 100}],
     "page": ["plans.settings.PageField", {"max_length": 2000}],
 }
 CONSTANCE_CONFIG = {
@@ -349,7 +350,10 @@ CONSTANCE_CONFIG = {
     ),
     "INVITES_PER_DAY": (
         20,
-        _("Invites that one plan may create and reissue within 24 hours (0 to 10000)."),
+        _(
+            "Invites that may be created and reissued within 24 hours: by one plan, and by one owner "
+            "over all their plans (0 to 10000). Staff who act for an owner use up the plan's alone."
+        ),
         "invites_per_day",
     ),
     "INVITE_ACCEPTED_URL": (
@@ -361,6 +365,11 @@ CONSTANCE_CONFIG = {
         False,
         _("Whether everybody may create a plan of their own. Off: staff with the right create plans."),
         bool,
+    ),
+    "PLANS_PER_DAY": (
+        3,
+        _("Plans that one person may create for themselves within 24 hours (1 to 100)."),
+        "plans_per_day",
     ),
     "MEMBERSHIP_MAILS": (
         True,
@@ -374,7 +383,7 @@ CONSTANCE_CONFIG = {
 CONSTANCE_CONFIG_FIELDSETS = (
     (_("Seats"), ("USER_LIMIT",)),
     (_("Invites"), ("INVITES_ENABLED", "INVITE_TTL_HOURS", "INVITES_PER_DAY", "INVITE_ACCEPTED_URL")),
-    (_("Plans"), ("SELF_SERVICE_PLANS", "MEMBERSHIP_MAILS")),
+    (_("Plans"), ("SELF_SERVICE_PLANS", "PLANS_PER_DAY", "MEMBERSHIP_MAILS")),
 )
 
 STRAWBERRY_DJANGO = {

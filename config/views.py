@@ -15,6 +15,8 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from config.clock import MAX_OFFSET, clock_offset
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +39,7 @@ def readyz(_request: HttpRequest) -> HttpResponse:
     """Tell whoever sends traffic whether all is there that requests need, or else what is missing."""
     try:
         missing = needed_migrations() - set(MigrationRecorder(connection).applied_migrations())
+        offset = clock_offset()
     except DatabaseFailure:
         logger.exception("The database does not answer")
         return _not_ready("database unavailable")
@@ -44,6 +47,10 @@ def readyz(_request: HttpRequest) -> HttpResponse:
         return _not_ready("migrations missing")
     if not _cache_answers():
         return _not_ready("cache unavailable")
+    if offset is not None and abs(offset) > MAX_OFFSET:
+        seconds = round(offset.total_seconds(), 1)
+        logger.warning("This machine's clock is %s seconds ahead of PostgreSQL's", seconds)
+        return _not_ready("clock differs from the database's")
     return HttpResponse("ready\n", content_type="text/plain")
 
 

@@ -122,7 +122,7 @@ class Node:
 class User(Node):
     row: strawberry.Private[Person]
 
-    @attribute("How others read the person: the full name, else the address up to the @.")
+    @attribute("How others read the person: the full name, else the words of the address up to the @.")
     def display_name(self) -> str:
         return display_name(self.row)
 
@@ -398,7 +398,7 @@ class Viewer:
     def email(self) -> str:
         return self.person.email
 
-    @attribute("How others read the person: the full name, else the address up to the @.")
+    @attribute("How others read the person: the full name, else the words of the address up to the @.")
     def display_name(self) -> str:
         return display_name(self.person)
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from plans.models import FamilyPlan, Membership, may_read_all_plans, verified_addresses
 from plans.prepared import Parameter, Prepared
+from plans.rules import may_make_another_plan
 from plans.settings import PlanSettings
 from zammad.addresses import spellings
 
@@ -82,9 +84,12 @@ class Access:
 
     def creates_own_plan(self) -> bool:
         """Tell whether the viewer could create a plan for themselves now."""
-        return self.membership is None and (
-            PlanSettings.current().self_service_plans or self.viewer.has_perm("plans.add_familyplan")
-        )
+        if self.membership is not None or not self.viewer.is_authenticated:
+            return False
+        plan_settings = PlanSettings.current()
+        if not plan_settings.self_service_plans and not self.viewer.has_perm("plans.add_familyplan"):
+            return False
+        return may_make_another_plan(self.viewer, plan_settings=plan_settings, now=timezone.now())
 
     def plan(self, plan_id: int) -> FamilyPlan | None:
         """Find a plan: the viewer's own, or for staff any."""

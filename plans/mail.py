@@ -13,6 +13,7 @@ from django.core.mail import EmailMultiAlternatives, get_connection
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
+from plans.links import without_links
 from plans.models import FamilyPlanInvite, InvitationMail, display_name
 from plans.outside import TooManyWaiting, outside_world, within
 
@@ -78,7 +79,7 @@ def tell_of_joining(*, plan: FamilyPlan, member: Person, owner: Person | None) -
     """Tell a new member and the plan's owner."""
     _tell(
         plan,
-        {"plan": _one_line(plan.name), "member": _named(member.user)},
+        {"plan": without_links(plan.name), "member": _named(member.user)},
         (member, "joined_to_member", _("You joined a family plan")),
         (owner, "joined_to_owner", _("Somebody joined your family plan")),
     )
@@ -88,7 +89,7 @@ def tell_of_leaving(*, plan: FamilyPlan, member: Person, owner: Person | None) -
     """Tell a former member that the seat ended, and the plan's owner who left."""
     _tell(
         plan,
-        {"plan": _one_line(plan.name), "member": _named(member.user)},
+        {"plan": without_links(plan.name), "member": _named(member.user)},
         (member, "left_to_member", _("Your seat in a family plan has ended")),
         (owner, "left_to_owner", _("Somebody left your family plan")),
     )
@@ -98,7 +99,7 @@ def tell_of_transfer(*, plan: FamilyPlan, owner: Person, former_owner: Person | 
     """Tell both owners: whoever lost a plan against their will must learn of it."""
     _tell(
         plan,
-        {"plan": _one_line(plan.name), "owner": _named(owner.user)},
+        {"plan": without_links(plan.name), "owner": _named(owner.user)},
         (owner, "transferred_to_owner", _("You own a family plan now")),
         (former_owner, "transferred_to_former_owner", _("Your family plan has another owner")),
     )
@@ -154,12 +155,7 @@ def _written(letter: Letter) -> EmailMultiAlternatives:
 
 
 def _named(person: User) -> str:
-    return _one_line(display_name(person))
-
-
-def _one_line(name: str) -> str:
-    """Keep a name from pretending to be a paragraph of the mail."""
-    return " ".join(name.split())
+    return without_links(display_name(person))
 
 
 def _kind(failure: Exception) -> str:

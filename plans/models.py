@@ -20,6 +20,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
+from plans.links import reads_as_link
 from plans.settings import settings_as_stored
 from zammad.addresses import spellings
 
@@ -48,8 +49,16 @@ BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def display_name(user: User) -> str:
-    """Name a person as others see them: the full name, else the address up to the @."""
-    return user.get_full_name().strip() or user.email.partition("@")[0]
+    """Name a person as others see them: the full name, else the words of the address up to the @."""
+    return user.get_full_name().strip() or words_of(user.email.partition("@")[0])
+
+
+def words_of(local_part: str) -> str:
+    """Split what stands before an @ where it is no letter or digit: it may be chosen to read as a link."""
+    if local_part.isalnum():
+        return local_part
+    words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in local_part)
+    return " ".join(words.split()) or local_part
 
 
 def may_read_all_plans(viewer: Viewer) -> bool:
@@ -84,8 +93,10 @@ def validate_plan_name(name: str) -> None:
         raise ValidationError(_("A plan's name is one line without control characters."))
     if not any(unicodedata.category(char)[0] in "LNPS" and char not in BLANK_LETTERS for char in name):
         raise ValidationError(_("A plan's name has something to read in it."))
-    if "://" in name:
-        raise ValidationError(_("A plan's name contains no link."))
+    if reads_as_link(name):
+        raise ValidationError(
+            _("A plan's name contains no link. Put a space behind each dot, colon and @ in it.")
+        )
 
 
 def count_of(rows: models.QuerySet[Any], plan: str = "pk") -> Coalesce:
@@ -139,14 +150,26 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
         )
 
     def with_room(
-        self, *, besides: int | models.Expression, now: Moment, since: Moment
+        self,
+        *,
+        besides: int | models.Expression,
+        person: int | models.Expression,
+        now: Moment,
+        since: Moment,
     ) -> FamilyPlanQuerySet:
-        """Annotate the seats taken besides an invite's own, and how many invites were issued since."""
+        """Annotate the seats taken besides an invite's own, and how many invites were issued since.
+
+        Both in this plan and, over all plans, by this person as their owner.
+        """
         others = FamilyPlanInvite.objects.open(now=now).exclude(pk=besides)
-        issuing = [PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED]
+        issued = PlanEvent.objects.issuing(since=since)
+        by_owner = issued.counted_for(person).order_by().values("actor")
         return self.annotate(  # type: ignore[no-redef]
             seats_taken_now=count_of(Membership.objects.all()) + count_of(others),
-            issued_now=count_of(PlanEvent.objects.filter(kind__in=issuing, at__gt=since)),
+            issued_now=count_of(issued),
+            issued_by_owner_now=Coalesce(
+                Subquery(by_owner.annotate(count=Count("pk")).values("count")), Value(0)
+            ),
         )
 
     def with_address(
@@ -189,6 +212,7 @@ class FamilyPlan(models.Model):
     seats_taken_now: int
     role_now: str | None
     issued_now: int
+    issued_by_owner_now: int
     address_sits_now: bool = False
     address_invited_now: bool = False
 
@@ -220,6 +244,11 @@ class FamilyPlan(models.Model):
     def seats_taken(self, *, now: datetime.datetime) -> int:
         """Count members and open invites: by the clock, so that an expired invite frees its seat."""
         return self.memberships.count() + self.invites.open(now=now).count()
+
+    @property
+    def is_owned_now(self) -> bool:
+        """Tell whether the person that `with_role_of` asked about owns the plan."""
+        return self.role_now == Membership.Role.OWNER
 
     def has_owner(self, person: Viewer) -> bool:
         return self.memberships.filter(user_id=person.pk or 0, role=Membership.Role.OWNER).exists()
@@ -445,6 +474,16 @@ class PlanEventQuerySet(models.QuerySet["PlanEvent"]):
         """Narrow to the history of plans the viewer owns, or to all for staff with the right."""
         return history_visible_to(self, viewer)
 
+    def issuing(self, *, since: Moment) -> PlanEventQuerySet:
+        """Narrow to the invites that were created or reissued after a moment."""
+        return self.filter(
+            kind__in=[PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED], at__gt=since
+        )
+
+    def counted_for(self, person: int | models.Expression) -> PlanEventQuerySet:
+        """Narrow to what counts towards a person's own limits, over all plans."""
+        return self.filter(actor=person, counts_for_actor=True)
+
 
 class PlanEvent(models.Model):
     """One line of a plan's history. Written once, never changed."""
@@ -470,13 +509,21 @@ class PlanEvent(models.Model):
     )
     invite = models.ForeignKey(FamilyPlanInvite, on_delete=models.SET_NULL, null=True, related_name="events")
     at = models.DateTimeField(_("at"), default=timezone.now)
+    # Invites that an owner issues, and plans that one makes for oneself. Kept, because the owner of
+    # today need not be the owner of then; what is done by right for others counts for nobody.
+    counts_for_actor = models.BooleanField(default=False, db_default=False, editable=False)
 
     objects = PlanEventQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("plan event")
         verbose_name_plural = _("plan events")
-        indexes: ClassVar = [models.Index(name="events_of_plan_by_time", fields=["family_plan", "at"])]
+        indexes: ClassVar = [
+            models.Index(name="events_of_plan_by_time", fields=["family_plan", "at"]),
+            models.Index(
+                name="events_counted_for_actor", fields=["actor", "at"], condition=Q(counts_for_actor=True)
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.get_kind_display()

@@ -9,13 +9,13 @@ from allauth.account.models import EmailAddress
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import BigAutoField, CharField, DateTimeField
 from django.utils.translation import gettext_lazy as _
-from email_validator import EmailNotValidError, validate_email
 
 from plans.models import (
     DAY,
     FamilyPlan,
     FamilyPlanInvite,
     Membership,
+    PlanEvent,
     digest_of,
     may_act_for_others,
     may_read_all_plans,
@@ -23,7 +23,7 @@ from plans.models import (
 )
 from plans.prepared import MAX_KEY, Parameter, Prepared
 from plans.settings import PlanSettings
-from zammad.addresses import MAX_SPELLINGS, spellings
+from zammad.addresses import MAX_SPELLINGS, spellings, validated_address
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -124,10 +124,17 @@ class InviteTokenUnavailable(Refusal):
 
 
 class InviteLimitReached(Refusal):
-    """The plan has made as many invites in 24 hours as it may. Try again tomorrow."""
+    """The plan, or its owner over all plans, has reached the invites of 24 hours. Try again tomorrow."""
 
     code = "INVITE_LIMIT_REACHED"
-    text = _("This plan has made all its invites for today.")
+    text = _("All invites of today have been made. Try again tomorrow.")
+
+
+class PlanLimitReached(Refusal):
+    """The person has made as many plans of their own in 24 hours as they may. Try again tomorrow."""
+
+    code = "PLAN_LIMIT_REACHED"
+    text = _("You have made as many plans today as you may. Try again tomorrow.")
 
 
 class InviteNotFound(Refusal):
@@ -203,7 +210,7 @@ def plan_and_role() -> FamilyPlanQuerySet:
 
 
 def plan_and_room() -> FamilyPlanQuerySet:
-    return plan_and_role().with_settings().with_room(besides=INVITE, now=NOW, since=SINCE)
+    return plan_and_role().with_settings().with_room(besides=INVITE, person=PERSON, now=NOW, since=SINCE)
 
 
 PLAN_AND_ROLE = Prepared(plan_and_role)
@@ -244,10 +251,9 @@ def normal_address(email: str | None, *, field: str) -> str:
     if email is None:
         return ""
     try:
-        address = validate_email(email.strip(), check_deliverability=False).normalized.lower()
-    except (EmailNotValidError, UnicodeError) as error:
-        raise InvalidInput(field, ValidationError(_("Enter a valid e-mail address."))) from error
-    return address
+        return validated_address(email)
+    except ValidationError as error:
+        raise InvalidInput(field, error) from error
 
 
 def owns_address(person: User, address: str) -> bool:
@@ -316,7 +322,7 @@ def _managed(person: User, plan: FamilyPlan | None) -> FamilyPlan:
     One look tells an owner both that they see the plan and that they own it: between two, a
     plan that closes meanwhile would be seen and then forbidden.
     """
-    if plan and plan.role_now == Membership.Role.OWNER:
+    if plan and plan.is_owned_now:
         return plan
     if plan is None or (plan.role_now is None and not may_read_all_plans(person)):
         raise PlanNotFound
@@ -385,8 +391,15 @@ def check_invitable(invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings
         raise AlreadyInvited
     if plan.seats_taken_now >= plan.limit_in_force(plan_settings):
         raise PlanFull
-    if plan.issued_now >= plan_settings.invites_per_day:
+    issued = max(plan.issued_now, plan.issued_by_owner_now if plan.is_owned_now else 0)
+    if issued >= plan_settings.invites_per_day:
         raise InviteLimitReached
+
+
+def may_make_another_plan(person: User, *, plan_settings: PlanSettings, now: datetime.datetime) -> bool:
+    """Tell whether a person has a plan of their own left for today, whatever else they may do."""
+    made = PlanEvent.objects.filter(kind=PlanEvent.Kind.PLAN_CREATED, at__gt=now - DAY)
+    return made.counted_for(person.pk).count() < plan_settings.plans_per_day
 
 
 def check_acceptable(invite: FamilyPlanInvite, *, person: Person, limit: int, now: datetime.datetime) -> None:

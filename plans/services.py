@@ -45,6 +45,7 @@ from plans.rules import (
     NotPermitted,
     OwnerCannotBeDetached,
     PlanClosed,
+    PlanLimitReached,
     PlanNotEmpty,
     PlanNotFound,
     Refusal,
@@ -54,6 +55,7 @@ from plans.rules import (
     check_manages,
     invite_of_token,
     managed_plan,
+    may_make_another_plan,
     normal_address,
     owner_of_address,
     owns_address,
@@ -133,14 +135,14 @@ def create_plan(*, actor: Viewer, name: str, owner_email: str | None = None) -> 
     :raises InvalidInput:
     :raises UserNotFound:
     :raises AlreadyInPlan:
+    :raises PlanLimitReached:
     """
     now = timezone.now()
     person = signed_in(actor)
     address = normal_address(owner_email, field="owner_email")
     for_another = address != "" and not owns_address(person, address)
-    if not person.has_perm("plans.add_familyplan") and (
-        for_another or not PlanSettings.current().self_service_plans
-    ):
+    plan_settings = PlanSettings.current()
+    if not person.has_perm("plans.add_familyplan") and (for_another or not plan_settings.self_service_plans):
         raise NotPermitted
     plan = FamilyPlan(name=name.strip(), created_at=now)
     try:
@@ -154,9 +156,14 @@ def create_plan(*, actor: Viewer, name: str, owner_email: str | None = None) -> 
             raise UserNotFound if for_another else NotAuthenticated
         if Membership.objects.filter(user=owner).exists():
             raise AlreadyInPlan
+        # The person's row is held: what they make at once is counted one by one.
+        if not for_another and not may_make_another_plan(owner, plan_settings=plan_settings, now=now):
+            raise PlanLimitReached
         plan.save()
         Membership.objects.create(user=owner, family_plan=plan, role=Membership.Role.OWNER, joined_at=now)
-        _record(plan, Kind.PLAN_CREATED, actor=person, subject=owner, at=now)
+        _record(
+            plan, Kind.PLAN_CREATED, actor=person, subject=owner, at=now, counts_for_actor=not for_another
+        )
     return plan
 
 
@@ -215,19 +222,19 @@ def _issue(
     What no longer fits is refused; the token left in Zammad is powerless, held by nobody,
     and removed by reconcile_invites.
     """
-    plan_settings = _check_issuable(invite, actor=actor, now=now)
+    plan_settings, _ = _check_issuable(invite, actor=actor, now=now)
     token_name, token = fetch_invite_token(expires_at=now + plan_settings.invite_ttl)
     with _locked_plan(invite.family_plan_id) as (plan, now):
         # What was seen before Zammad was asked may be out of sight by now.
         if invite.pk:
             invite = visible_invite(actor, invite.pk, lock=True)
-        plan_settings = _check_issuable(invite, actor=actor, now=now)
+        plan_settings, as_owner = _check_issuable(invite, actor=actor, now=now)
         invite.token_digest = digest_of(token)
         invite.zammad_token_name = token_name
         invite.expires_at = now + plan_settings.invite_ttl
         invite.mail_status = FamilyPlanInvite.MailStatus.NONE
         invite.save()
-        _record(plan, kind, actor=actor, invite=invite, at=now)
+        _record(plan, kind, actor=actor, invite=invite, at=now, counts_for_actor=as_owner)
     url = invite_url(token)
     if invite.email:
         invite.mail_status = mail_invitation(invite, url=url, inviter=actor, now=now)
@@ -237,12 +244,18 @@ def _issue(
     return IssuedInvite(invite=invite, token=token, url=url)
 
 
-def _check_issuable(invite: FamilyPlanInvite, *, actor: User, now: datetime.datetime) -> PlanSettings:
-    """Hold right and rules in one look, and return the settings that were in force at it."""
+def _check_issuable(
+    invite: FamilyPlanInvite, *, actor: User, now: datetime.datetime
+) -> tuple[PlanSettings, bool]:
+    """Hold right and rules in one look; return the settings in force, and whether the actor is the owner.
+
+    The plan's lock also serialises what its owner issues over all plans. A person owns one plan at
+    a time, and ceases to own it under this very lock: the next plan sees all that this one issued.
+    """
     plan = plan_with_room(actor, invite, now=now)
     plan_settings = PlanSettings.read_with(plan)
     check_invitable(invite, plan=plan, plan_settings=plan_settings)
-    return plan_settings
+    return plan_settings, plan.is_owned_now
 
 
 def revoke_invite(*, actor: Viewer, invite_id: int) -> FamilyPlanInvite:
@@ -470,8 +483,17 @@ def _record(
     subject: User | None = None,
     invite: FamilyPlanInvite | None = None,
     at: datetime.datetime,
+    counts_for_actor: bool = False,
 ) -> None:
-    PlanEvent.objects.create(family_plan=plan, kind=kind, actor=actor, subject=subject, invite=invite, at=at)
+    PlanEvent.objects.create(
+        family_plan=plan,
+        kind=kind,
+        actor=actor,
+        subject=subject,
+        invite=invite,
+        at=at,
+        counts_for_actor=counts_for_actor,
+    )
 
 
 def _end_membership(member: Person, *, now: datetime.datetime) -> FamilyPlanInvite | None:

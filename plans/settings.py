@@ -65,6 +65,7 @@ class PlanSettings:
     invites_enabled: bool
     invite_ttl: datetime.timedelta
     invites_per_day: int
+    plans_per_day: int
     invite_accepted_url: str
     self_service_plans: bool
     membership_mails: bool
@@ -94,6 +95,7 @@ class PlanSettings:
             invites_enabled=bool(values["INVITES_ENABLED"]),
             invite_ttl=datetime.timedelta(hours=clamp("INVITE_TTL_HOURS", values["INVITE_TTL_HOURS"])),
             invites_per_day=clamp("INVITES_PER_DAY", values["INVITES_PER_DAY"]),
+            plans_per_day=clamp("PLANS_PER_DAY", values["PLANS_PER_DAY"]),
             invite_accepted_url=page,
             self_service_plans=bool(values["SELF_SERVICE_PLANS"]),
             membership_mails=bool(values["MEMBERSHIP_MAILS"]),

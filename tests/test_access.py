@@ -177,6 +177,21 @@ def test_a_person_is_named_by_their_name_or_the_start_of_their_address(alice: Us
     assert display_name(User(email="dave@example.com", first_name=" ", last_name=" ")) == "dave"
 
 
+@pytest.mark.parametrize(
+    ("local_part", "name"),
+    [
+        ("dave.dunn", "dave dunn"),
+        ("dave_dunn+plans", "dave dunn plans"),
+        ("www.evil.example/win", "www evil example win"),
+        ("o'neill-7", "o neill 7"),
+        ("हिन्दी", "हिन्दी"),
+        ("...", "..."),
+    ],
+)
+def test_the_start_of_an_address_is_read_as_its_words(local_part: str, name: str) -> None:
+    assert display_name(User(email=f"{local_part}@example.com")) == name
+
+
 def test_everything_has_a_name_in_admin(plan: FamilyPlan, alice: User, bob: User) -> None:
     invite = plan.invites.get()
 

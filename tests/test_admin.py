@@ -361,11 +361,23 @@ def test_a_plan_that_is_closed_meanwhile_stays_closed(
     assert (plan.name, plan.closed_at) == ("The Bakers", closed_at)
 
 
+LINK = "A plan's name contains no link. Put a space behind each dot, colon and @ in it."
+
+
+def test_a_name_from_before_stays_while_the_limit_is_changed(support: User, plan: FamilyPlan) -> None:
+    FamilyPlan.objects.update(name="evil.example")
+
+    as_person(support).post(url(FamilyPlan, "change", plan.pk), {"name": "evil.example", "user_limit": "7"})
+
+    assert FamilyPlan.objects.values("name", "user_limit").get() == {"name": "evil.example", "user_limit": 7}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"name": "", "user_limit": ""}, "This field is required."),
-        ({"name": "see https://evil.example", "user_limit": ""}, "A plan's name contains no link."),
+        ({"name": "see https://evil.example", "user_limit": ""}, LINK),
+        ({"name": "evil.example/win", "user_limit": ""}, LINK),
         ({"name": "x" * 81, "user_limit": ""}, "Ensure this value has at most 80 characters (it has 81)."),
         ({"name": "Fine", "user_limit": "0"}, "Ensure this value is greater than or equal to 1."),
         ({"name": "Fine", "user_limit": "101"}, "Ensure this value is less than or equal to 100."),

@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from graphql_api.refusals import REFUSALS, codes_as_table, explain
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership
+from plans.services import close_plan, create_plan
 from tests.api import ask, codes_by_mutation, node_id, refusal_of
 from tests.factories import InviteFactory, UserFactory
 from tests.refusals import unchanged
@@ -23,8 +24,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 CODES = {
     *("NOT_AUTHENTICATED", "PERMISSION_DENIED", "INVALID_INPUT"),
     *("PLAN_NOT_FOUND", "PLAN_FULL", "PLAN_CLOSED", "PLAN_NOT_EMPTY", "USER_NOT_FOUND"),
-    *("INVITES_PAUSED", "INVITE_TOKEN_UNAVAILABLE", "INVITE_LIMIT_REACHED", "INVITE_NOT_FOUND"),
-    *("INVITE_EXPIRED", "INVITE_ALREADY_USED", "INVITE_EMAIL_MISMATCH", "ALREADY_IN_PLAN", "ALREADY_INVITED"),
+    *("INVITES_PAUSED", "INVITE_TOKEN_UNAVAILABLE", "INVITE_LIMIT_REACHED", "PLAN_LIMIT_REACHED"),
+    *("INVITE_NOT_FOUND", "INVITE_EXPIRED", "INVITE_ALREADY_USED", "INVITE_EMAIL_MISMATCH"),
+    *("ALREADY_IN_PLAN", "ALREADY_INVITED"),
     *("MEMBERSHIP_NOT_FOUND", "OWNER_CANNOT_BE_DETACHED"),
 }
 TOKEN = "t" * 43
@@ -115,6 +117,10 @@ class Stage:
                 constance.config.INVITES_ENABLED = False
             case "INVITE_LIMIT_REACHED":
                 constance.config.INVITES_PER_DAY = 0
+            case "PLAN_LIMIT_REACHED":
+                for _ in range(3):
+                    assert self.asking
+                    close_plan(actor=self.asking, plan_id=create_plan(actor=self.asking, name="Plan").pk)
             case "INVITE_TOKEN_UNAVAILABLE":
                 sandbox.faults.set("POST /api/v1/user_access_token", Reply(status=500))
             case "INVITE_EXPIRED":

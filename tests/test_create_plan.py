@@ -156,6 +156,8 @@ def test_a_blank_address_is_a_slip_and_not_oneself(carol: User, self_service: No
         "half \ud800",
         "right\u202eot tfel",
         "see https://evil.example",
+        "evil.example/win",
+        "ask bob@evil.example",
         "\u200b\u200b",
         "\u3164",
         "\u2800 \u00ad",

@@ -209,7 +209,7 @@ def test_names_stand_in_the_body_only_on_one_line_and_escaped(
 
     to_owner = next(message for message in mail.outbox if message.to == ["alice@example.com"])
     assert isinstance(to_owner, EmailMultiAlternatives)
-    line = "<b>Bob</b> Bcc: all@example.com Pay here & now is no longer in your family plan Ours <i>."
+    line = "<b>Bob</b> Bcc: all@ example. com Pay here & now is no longer in your family plan Ours <i>."
     assert str(to_owner.body).split("\n") == [line, "", ""]
     [(markup, _)] = to_owner.alternatives
     escaped = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

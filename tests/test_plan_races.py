@@ -11,8 +11,10 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
+from unittest import mock
 
 import constance
 import pytest
@@ -23,7 +25,7 @@ from django.db import connection, transaction
 from django.db.models import Count, F, Q
 from django.utils import timezone
 
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership
+from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from plans.services import (
     accept_invite,
     close_plan,
@@ -71,6 +73,18 @@ def race(*journeys: Callable[[], object]) -> list[str]:
 
 def people(count: int) -> list[User]:
     return [UserFactory() for _ in range(count)]
+
+
+def until_somebody_waits_for_a_lock(*, unless: Future[list[str]]) -> None:
+    """Return once a statement of this database waits for a row that another transaction holds."""
+    waiting = """SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    while not unless.done():
+        with connection.cursor() as cursor:
+            cursor.execute(waiting)
+            if cursor.fetchone()[0]:
+                return
+    pytest.fail("Nobody waited.")
 
 
 def owned_plan(*, seats: int, members: int = 0) -> tuple[FamilyPlan, User]:
@@ -157,6 +171,91 @@ def test_ten_invites_at_the_end_of_the_day(sandbox: Sandbox) -> None:
     ends = race(*[lambda: create_invite(actor=owner, plan_id=plan.pk)] * TEN)
 
     assert Counter(ends) == {OK: 3, "INVITE_LIMIT_REACHED": 7}
+
+
+def test_a_day_that_one_person_spends_on_plan_after_plan(sandbox: Sandbox) -> None:
+    # given more tries than a day allows, each of them in whichever plan is theirs at that moment
+    constance.config.SELF_SERVICE_PLANS = True
+    constance.config.PLANS_PER_DAY = constance.config.USER_LIMIT = 100
+    constance.config.INVITES_PER_DAY = 4
+    _, owner = owned_plan(seats=100)
+
+    def invite() -> None:
+        seat = Membership.objects.filter(user=owner).first()
+        create_invite(actor=owner, plan_id=seat.family_plan_id if seat else 0)
+
+    def start_anew() -> None:
+        seat = Membership.objects.filter(user=owner).first()
+        if seat:
+            close_plan(actor=owner, plan_id=seat.family_plan_id)
+        create_plan(actor=owner, name="Another")
+
+    invite()
+    start_anew()
+
+    for _ in range(3):
+        ends = race(*[invite] * 6, *[start_anew] * 4)
+        assert set(ends[:6]) <= {OK, "INVITE_LIMIT_REACHED", "PLAN_NOT_FOUND"}
+        assert set(ends[6:]) <= {OK, "ALREADY_IN_PLAN", "PLAN_NOT_FOUND"}
+
+    assert FamilyPlanInvite.objects.count() <= 4
+    # and what is left of the day is left, in the plan of now
+    for _ in range(4 - FamilyPlanInvite.objects.count()):
+        invite()
+    assert race(*[invite] * TEN) == ["INVITE_LIMIT_REACHED"] * TEN
+
+
+@pytest.mark.postgresql
+def test_closing_waits_for_an_invite_that_is_being_issued(sandbox: Sandbox) -> None:
+    # given an owner whose last invite of the day is written, but not committed
+    constance.config.SELF_SERVICE_PLANS = True
+    constance.config.INVITES_PER_DAY = 1
+    plan, owner = owned_plan(seats=100)
+    written, wait = threading.Event(), threading.Event()
+    create = PlanEvent.objects.create
+
+    def create_and_linger(**values: Any) -> PlanEvent:
+        event = create(**values)
+        if values["kind"] == PlanEvent.Kind.INVITE_CREATED:
+            written.set()
+            wait.wait(timeout=30)
+        return event
+
+    def start_anew_and_invite() -> None:
+        close_plan(actor=owner, plan_id=plan.pk)
+        anew = create_plan(actor=owner, name="Another")
+        create_invite(actor=owner, plan_id=anew.pk)
+
+    with mock.patch.object(PlanEvent.objects, "create", create_and_linger), ThreadPoolExecutor(2) as pool:
+        issuing = pool.submit(race, partial(create_invite, actor=owner, plan_id=plan.pk))
+        assert written.wait(timeout=30)
+        starting = pool.submit(race, start_anew_and_invite)
+        try:
+            until_somebody_waits_for_a_lock(unless=starting)
+        finally:
+            wait.set()
+
+        assert issuing.result(timeout=30) == [OK]
+        assert starting.result(timeout=30) == ["INVITE_LIMIT_REACHED"]
+
+
+def test_a_day_of_plans_of_ones_own() -> None:
+    constance.config.SELF_SERVICE_PLANS = True
+    constance.config.PLANS_PER_DAY = 3
+    [person] = people(1)
+
+    def start_anew() -> None:
+        seat = Membership.objects.filter(user=person).first()
+        if seat:
+            close_plan(actor=person, plan_id=seat.family_plan_id)
+        create_plan(actor=person, name="Another")
+
+    ends: list[str] = []
+    while "PLAN_LIMIT_REACHED" not in ends:
+        ends += race(*[start_anew] * TEN)
+
+    assert ends.count(OK) == 3
+    assert FamilyPlan.objects.count() == 3
 
 
 def test_ten_people_accept_for_the_last_seat() -> None:

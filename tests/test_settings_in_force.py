@@ -52,6 +52,7 @@ def test_the_defaults_are_in_force_until_staff_choose() -> None:
         invites_enabled=True,
         invite_ttl=timedelta(hours=48),
         invites_per_day=20,
+        plans_per_day=3,
         invite_accepted_url=OURS,
         self_service_plans=False,
         membership_mails=True,
@@ -63,6 +64,7 @@ def test_what_staff_chose_is_in_force() -> None:
     constance.config.INVITES_ENABLED = False
     constance.config.INVITE_TTL_HOURS = 2
     constance.config.INVITES_PER_DAY = 0
+    constance.config.PLANS_PER_DAY = 9
     constance.config.INVITE_ACCEPTED_URL = "https://app.example.com/welcome?from=invite"
     constance.config.SELF_SERVICE_PLANS = True
     constance.config.MEMBERSHIP_MAILS = False
@@ -72,6 +74,7 @@ def test_what_staff_chose_is_in_force() -> None:
         invites_enabled=False,
         invite_ttl=timedelta(hours=2),
         invites_per_day=0,
+        plans_per_day=9,
         invite_accepted_url="https://app.example.com/welcome?from=invite",
         self_service_plans=True,
         membership_mails=False,
@@ -105,6 +108,9 @@ def test_a_read_is_one_query_and_writes_nothing(
         ("INVITES_PER_DAY", -1, 0),
         ("INVITES_PER_DAY", 10_001, 10_000),
         ("INVITES_PER_DAY", [], 20),
+        ("PLANS_PER_DAY", 0, 1),
+        ("PLANS_PER_DAY", 101, 100),
+        ("PLANS_PER_DAY", "many", 3),
     ],
 )
 def test_a_number_that_code_assigned_is_forced_into_its_range(
@@ -118,6 +124,7 @@ def test_a_number_that_code_assigned_is_forced_into_its_range(
         "USER_LIMIT": now.user_limit,
         "INVITE_TTL_HOURS": now.invite_ttl // timedelta(hours=1),
         "INVITES_PER_DAY": now.invites_per_day,
+        "PLANS_PER_DAY": now.plans_per_day,
     }
     assert read[name] == in_force
 

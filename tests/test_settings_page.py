@@ -157,6 +157,8 @@ def test_a_long_history_has_pages(tuner: User) -> None:
         ("INVITE_TTL_HOURS", "721", "Ensure this value is less than or equal to 720."),
         ("INVITES_PER_DAY", "-1", "Ensure this value is greater than or equal to 0."),
         ("INVITES_PER_DAY", "10001", "Ensure this value is less than or equal to 10000."),
+        ("PLANS_PER_DAY", "0", "Ensure this value is greater than or equal to 1."),
+        ("PLANS_PER_DAY", "101", "Ensure this value is less than or equal to 100."),
         ("INVITE_ACCEPTED_URL", "//evil.example", "Enter a path that starts with one slash"),
         ("INVITE_ACCEPTED_URL", "javascript:alert(1)", "Enter a valid URL."),
     ],

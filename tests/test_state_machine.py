@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -100,7 +101,9 @@ class PlansMachine(RuleBasedStateMachine):
         self.all_invites: list[Invite] = []
         self.links: list[str] = ["", "x" * 43]  # all that were ever handed out, and two that never were
         self.memberships: dict[int, int] = {}  # the newest membership of each person, ended or not
-        self.limit, self.hours, self.per_day = 5, 48, 20
+        self.issued_at: dict[int, list[datetime]] = defaultdict(list)  # by each person as owner
+        self.made_at: dict[int, list[datetime]] = defaultdict(list)  # plans of one's own
+        self.limit, self.hours, self.per_day, self.plans_per_day = 5, 48, 20, 3
         self.enabled, self.self_service = True, False
         self.zammad_works = True
         # Zammad over HTTP is tried elsewhere: here it would only be slow.
@@ -160,7 +163,15 @@ class PlansMachine(RuleBasedStateMachine):
     def manages(self, who: int, plan: Plan) -> bool:
         return who == STAFF or plan.people[:1] == [who]
 
-    def cannot_issue(self, plan: Plan, email_of: int | None, *, but: Invite | None = None) -> str:
+    def of_the_last_day(self, moments: list[datetime]) -> int:
+        return sum(at > self.now - timedelta(hours=24) for at in moments)
+
+    def note_issued(self, who: int, plan: Plan) -> None:
+        plan.issued_at.append(self.now)
+        if plan.people[0] == who:
+            self.issued_at[who].append(self.now)
+
+    def cannot_issue(self, who: int, plan: Plan, email_of: int | None, *, but: Invite | None = None) -> str:
         others = [invite for invite in self.open_invites(plan) if invite is not but]
         if plan.closed:
             return "PLAN_CLOSED"
@@ -172,7 +183,9 @@ class PlansMachine(RuleBasedStateMachine):
             return "ALREADY_INVITED"
         if len(plan.people) + len(others) >= self.limit_of(plan):
             return "PLAN_FULL"
-        if sum(at > self.now - timedelta(hours=24) for at in plan.issued_at) >= self.per_day:
+        if self.of_the_last_day(plan.issued_at) >= self.per_day:
+            return "INVITE_LIMIT_REACHED"
+        if plan.people[0] == who and self.of_the_last_day(self.issued_at[who]) >= self.per_day:
             return "INVITE_LIMIT_REACHED"
         if not self.zammad_works:
             return "INVITE_TOKEN_UNAVAILABLE"
@@ -196,12 +209,16 @@ class PlansMachine(RuleBasedStateMachine):
         self.clock.shift(timedelta(hours=hours, microseconds=microseconds))
 
     @rule(
-        limit=st.integers(1, 7), hours=st.sampled_from([1, 48, 720]), per_day=st.sampled_from([0, 2, 20, 20])
+        limit=st.integers(1, 7),
+        hours=st.sampled_from([1, 48, 720]),
+        per_day=st.sampled_from([0, 2, 20, 20]),
+        plans_per_day=st.sampled_from([1, 3, 3]),
     )
-    def staff_change_numbers(self, limit: int, hours: int, per_day: int) -> None:
+    def staff_change_numbers(self, limit: int, hours: int, per_day: int, plans_per_day: int) -> None:
         self.limit = constance.config.USER_LIMIT = limit
         self.hours = constance.config.INVITE_TTL_HOURS = hours
         self.per_day = constance.config.INVITES_PER_DAY = per_day
+        self.plans_per_day = constance.config.PLANS_PER_DAY = plans_per_day
 
     @rule(enabled=st.integers(0, 3), self_service=st.booleans(), works=st.integers(0, 3))
     def switches_are_flipped(self, enabled: int, self_service: bool, works: int) -> None:
@@ -228,6 +245,8 @@ class PlansMachine(RuleBasedStateMachine):
             expected = "PERMISSION_DENIED"
         elif self.plan_of(owner):
             expected = "ALREADY_IN_PLAN"
+        elif who == owner and self.of_the_last_day(self.made_at[owner]) >= self.plans_per_day:
+            expected = "PLAN_LIMIT_REACHED"
 
         def journey() -> None:
             made.append(
@@ -240,6 +259,8 @@ class PlansMachine(RuleBasedStateMachine):
         if self.ends(journey, expected):
             plan = Plan(id=made[0].pk, people=[owner], history=["PLAN_CREATED"])
             self.all_plans.append(plan)
+            if who == owner:
+                self.made_at[owner].append(self.now)
             self.memberships[owner] = Membership.objects.get(user=self.cast[owner]).pk
 
     @rule(who=actors, which=which, email_of=st.none() | people)
@@ -253,7 +274,7 @@ class PlansMachine(RuleBasedStateMachine):
         elif not self.manages(who, plan):
             expected = "PERMISSION_DENIED"
         else:
-            expected = self.cannot_issue(plan, email_of)
+            expected = self.cannot_issue(who, plan, email_of)
 
         def journey() -> None:
             email = None if email_of is None else self.cast[email_of].email
@@ -261,7 +282,7 @@ class PlansMachine(RuleBasedStateMachine):
 
         made: list[services.IssuedInvite] = []
         if self.ends(journey, expected):
-            plan.issued_at.append(self.now)
+            self.note_issued(who, plan)
             plan.history.append("INVITE_CREATED")
             self.links.append(made[0].token)
             invite = Invite(
@@ -286,7 +307,7 @@ class PlansMachine(RuleBasedStateMachine):
         elif invite.user is not None:
             expected = "INVITE_ALREADY_USED"
         else:
-            expected = self.cannot_issue(plan, invite.email_of, but=invite)
+            expected = self.cannot_issue(who, plan, invite.email_of, but=invite)
 
         def journey() -> None:
             made.append(services.reissue_invite(actor=self.actor(who), invite_id=invite.id))
@@ -294,7 +315,7 @@ class PlansMachine(RuleBasedStateMachine):
         made: list[services.IssuedInvite] = []
         if self.ends(journey, expected):
             assert made[0].token != invite.token
-            plan.issued_at.append(self.now)
+            self.note_issued(who, plan)
             plan.history.append("INVITE_REISSUED")
             invite.token = made[0].token
             self.links.append(invite.token)

@@ -10,10 +10,10 @@ from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, no_translations
-from django.core.validators import validate_email
 from django.db import transaction
 
 from config.accounts import opaque_username
+from zammad.addresses import validated_address
 
 
 class Command(BaseCommand):
@@ -34,7 +34,7 @@ class Command(BaseCommand):
     def handle(self, *, email: str, password_from_env: str | None, **_options: Any) -> None:
         email = email.strip().lower()
         try:
-            validate_email(email)
+            validated_address(email)
         except ValidationError as error:
             raise CommandError("This is not an e-mail address.") from error
         if (

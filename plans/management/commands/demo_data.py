@@ -102,5 +102,11 @@ def share_a_plan(*, owner: User, member: User, now: datetime.datetime) -> None:
         (PlanEvent.Kind.INVITE_ACCEPTED, member, member, invite),
     ):
         PlanEvent.objects.create(
-            family_plan=plan, kind=kind, actor=actor, subject=subject, invite=about, at=now
+            family_plan=plan,
+            kind=kind,
+            actor=actor,
+            subject=subject,
+            invite=about,
+            at=now,
+            counts_for_actor=actor == owner,
         )
