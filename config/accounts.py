@@ -1,14 +1,10 @@
 """How accounts are made, looked up and written to: by address, under a user name that nobody sees."""
 
-import logging
 import uuid
-from collections.abc import Callable
 from copy import copy
-from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
-from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.internal import sessionkit
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
@@ -17,25 +13,16 @@ from django.contrib.auth.models import AbstractUser, AnonymousUser, Group, Permi
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.mail import EmailMessage
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from config import way_back
+from config.guards import GuardedAdapter
 from plans.links import without_links
 from plans.models import display_name
-from plans.outside import TooManyWaiting, outside_world
 from plans.prepared import Parameter, Prepared
 from zammad.addresses import validated_address
-
-logger = logging.getLogger(__name__)
-
-RETRY_AFTER = 30  # seconds
-
-
-class MailUnavailable(Exception):
-    """A mail about an account could not be handed over; asking for it again may help."""
 
 
 def opaque_username() -> str:
@@ -43,7 +30,7 @@ def opaque_username() -> str:
     return uuid.uuid4().hex
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no types
+class AccountAdapter(GuardedAdapter):
     """Keep addresses out of user names, and the host of a request out of mails."""
 
     def populate_username(self, request: HttpRequest, user: AbstractUser) -> None:
@@ -77,13 +64,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
         # Whoever asks chooses the Host header, and allauth would put it into the mail.
         site = SimpleNamespace(name=_("Family Plans"), domain=settings.PUBLIC_URL)
-        try:
-            with outside_world():
-                super().send_mail(template_prefix, email, {**context, **ours, "current_site": site})
-        except (OSError, TooManyWaiting) as error:
-            # Only its kind: the text of an error holds the address that was refused.
-            logger.warning("A mail about an account failed: %s", type(error).__name__)
-            raise MailUnavailable from None
+        super().send_mail(template_prefix, email, {**context, **ours, "current_site": site})
 
 
 def _without_links(name: str, value: object) -> object:
@@ -129,25 +110,3 @@ class SessionTokens(SessionTokenStrategy):  # type: ignore[misc]
     def lookup_session(self, session_token: str) -> SessionBase | None:
         session: SessionBase | None = sessionkit.lookup_session(session_token)
         return session
-
-
-class MailUnavailableMiddleware:
-    """Tell a person whose mail could not be sent to try again, in the form the client speaks."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
-
-    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, MailUnavailable):
-            return None
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-        if request.path.startswith("/_allauth/"):
-            error = {"code": "mail_unavailable", "message": _("The mail could not be sent. Try again soon.")}
-            response: HttpResponse = JsonResponse({"status": status, "errors": [error]}, status=status)
-        else:
-            response = render(request, "mail_unavailable.html", status=status)
-        response["Retry-After"] = str(RETRY_AFTER)
-        return response

@@ -1,5 +1,6 @@
 """Admin's one door, what stands above its index, and how it shows people: never by user name."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from allauth.account.admin import EmailAddressAdmin as AllauthEmailAddressAdmin
@@ -17,6 +18,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from config.accounts import opaque_username
+from config.passwords import place_to_hash
 from plans.admin.dashboard import figures
 from zammad.addresses import validated_address
 from zammad.admin import ShallowPaginator
@@ -105,6 +107,11 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         deleted, counts, missing_rights, protected = super().get_deleted_objects(objs, request)
         # Who holds a seat is detached first, whatever rights there are: say that, and nothing else.
         return deleted, counts, set() if protected else missing_rights, protected
+
+    def add_view(self, request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponse:
+        # Django hashes the password in a transaction, and nobody waits for a place in one.
+        with place_to_hash() if request.method == "POST" else nullcontext():
+            return super().add_view(request, *arguments, **named)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
         response = super().user_change_password(request, id, form_url)

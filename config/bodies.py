@@ -15,39 +15,34 @@ RETRY_AFTER: Final = 5  # seconds: what holds the room is read or given up soon
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a body is not taken: to people, to Zammad, as a code of JSON answers, and as one of GraphQL."""
+    """Why a body is not taken: to people, to Zammad, and as a code of GraphQL."""
 
     status: HTTPStatus
     message: str
     line: str
-    code: str
-    graphql_code: str = "INVALID_INPUT"
+    code: str = "INVALID_INPUT"
 
 
 TOO_LARGE = Refusal(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     gettext_noop("The request is too large."),
     "body too large",
-    "request_too_large",
 )
 TOO_SLOW = Refusal(
     HTTPStatus.REQUEST_TIMEOUT,
     gettext_noop("The request took too long to arrive."),
     "body too slow",
-    "request_too_slow",
 )
 NO_ROOM = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     gettext_noop("The service is busy. Try again soon."),
     "too many bodies at once, try again",
-    "service_unavailable",
     "SERVICE_UNAVAILABLE",
 )
 UNREADABLE = Refusal(
     HTTPStatus.BAD_REQUEST,
     gettext_noop("The length of the request cannot be read."),
     "length of the body unreadable",
-    "request_unreadable",
 )
 
 

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import resolve
 from django.utils import translation
-from django.utils.translation import gettext as _
 from prometheus_client import Histogram
 from structlog.contextvars import bound_contextvars
 
@@ -126,13 +125,6 @@ class StatementMiddleware:
             "/webhooks/"
         ):
             return response  # somebody made do without it, or it is for Zammad, which sends again
-        elif request.path_info.startswith("/_allauth/"):
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-            error = {
-                "code": "service_unavailable",
-                "message": _("The service is overloaded. Try again soon."),
-            }
-            response = JsonResponse({"status": status, "errors": [error]}, status=status)
         else:
             # Without the request, of which a template asks the database again.
             response = HttpResponse(render_to_string("503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils import translation
 from django.utils.translation import gettext as _
 
@@ -53,8 +53,5 @@ def in_the_form_of(request: HttpRequest, refusal: Refusal) -> HttpResponse:
         return refuse_unread(request, refusal.status, refusal.line)
     message = _(refusal.message)
     if request.path_info in GRAPHQL:
-        return graphql_refusal(request, refusal.status, message, refusal.graphql_code)
-    if request.path_info.startswith("/_allauth/"):
-        error = {"code": refusal.code, "message": message}
-        return JsonResponse({"status": refusal.status, "errors": [error]}, status=refusal.status)
+        return graphql_refusal(request, refusal.status, message, refusal.code)
     return HttpResponse(f"{message}\n", status=refusal.status, content_type="text/plain; charset=utf-8")

@@ -1,6 +1,8 @@
 """All settings of the project: the environment in, Django's names out."""
 
+import os
 import re
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -94,6 +96,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.middleware.RequestMiddleware",
     "config.policies.PolicyMiddleware",
+    "config.answers.AnswersMiddleware",
     "config.middleware.StatementMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -108,7 +111,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "config.accounts.MailUnavailableMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -168,7 +170,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": env.dj_cache_url(
         "CACHE_URL",
-        # Log-in limits are shared between the processes of a machine, also without Redis.
+        # Shared between the processes of a machine, also without Redis.
         "locmem://family-plans" if DEBUG else f"file://{BASE_DIR / '.cache'}",
     )
     or {"BACKEND": ""}
@@ -179,6 +181,9 @@ if CACHES["default"]["BACKEND"].endswith("RedisCache"):
 
 # --- Accounts --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["config.accounts.AccountBackend"]
+PASSWORD_HASHERS = [f"config.passwords.{name}" for name in ("PBKDF2", "PBKDF2SHA1", "Scrypt")]
+# Where processes agree on who hashes a password; only this user may write there.
+LOCKS_DIR = env.str("LOCKS_DIR", f"{tempfile.gettempdir()}/family-plans-{os.getuid()}")
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -206,7 +211,12 @@ ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if HTTPS else "http"
 LOGIN_RATE_PER_IP = env.str("LOGIN_RATE_PER_IP", "300/m" if DEBUG else "30/m")
-ACCOUNT_RATE_LIMITS = {"login": f"{LOGIN_RATE_PER_IP}/ip"}
+ACCOUNT_RATE_LIMITS = {
+    "login": f"{LOGIN_RATE_PER_IP}/ip",
+    # config.attempts counts wrong passwords, and config.account_mail the codes that are mailed.
+    "login_failed": "",
+    "confirm_email": "",
+}
 HEADLESS_CLIENTS = ("app",)
 HEADLESS_TOKEN_STRATEGY = "config.accounts.SessionTokens"  # noqa: S105  # a name
 
@@ -235,6 +245,7 @@ SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid"
 CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
 MESSAGES_COOKIE_NAME = f"{COOKIE_PREFIX}messages"
 WAY_BACK_COOKIE_NAME = f"{COOKIE_PREFIX}way-back"
+DEVICE_COOKIE_NAME = f"{COOKIE_PREFIX}device"
 MESSAGE_STORAGE = "config.cookies.Messages"
 CSRF_COOKIE_HTTPONLY = False  # GraphiQL reads it
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = HTTPS
@@ -401,7 +412,7 @@ if not PUBLIC_URL.startswith(("http://", "https://")) or not PUBLIC_HOST:
     problems.append("Set PUBLIC_URL to an address that begins with https:// or http://.")
 if not EMAIL_BACKEND:
     problems.append("Set EMAIL_URL to an address such as smtp+tls://user:password@host:587.")
-if not re.fullmatch(r"\d+/\d*[smhd]", LOGIN_RATE_PER_IP):
+if not re.fullmatch(r"\d{1,4}/\d*[smhd]", LOGIN_RATE_PER_IP):
     problems.append("Set LOGIN_RATE_PER_IP to a number and a time, such as 30/m.")
 if USES_SANDBOX and PORT == SANDBOX_PORT:
     problems.append("Set SANDBOX_PORT to another port than PORT.")

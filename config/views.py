@@ -61,7 +61,7 @@ def needed_migrations() -> frozenset[tuple[str, str]]:
 
 
 def _cache_answers() -> bool:
-    """Write and read: a cache that is full or read-only would count no log-in."""
+    """Write and read: a cache that is full or read-only keeps nothing."""
     key = f"readyz-{uuid.uuid4()}"
     try:
         cache.set(key, 1, timeout=60)

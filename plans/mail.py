@@ -56,7 +56,7 @@ def mail_invitation(
     invite: FamilyPlanInvite, *, url: str, inviter: User, now: datetime.datetime
 ) -> FamilyPlanInvite.MailStatus:
     """Mail an invite's link to its address, unless that was mailed enough; a failure is not raised."""
-    place = InvitationMail.objects.take_place(invite.email, now=now)
+    place = InvitationMail.take_place(invite.email, now=now)
     if place is None:
         logger.info("The mail of invite %s was skipped: its address had enough of them.", invite.pk)
         return FamilyPlanInvite.MailStatus.SKIPPED

@@ -12,15 +12,15 @@ from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import IntegrityError, models, transaction
+from django.db import models
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
-from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from plans.links import reads_as_link
+from plans.quotas import Place, mailbox_of
 from plans.settings import settings_as_stored
 from zammad.addresses import spellings
 
@@ -430,33 +430,10 @@ class FamilyPlanInvite(models.Model):
         return self.Status.OPEN if self.expires_at > now else self.Status.EXPIRED
 
 
-class InvitationMailQuerySet(models.QuerySet["InvitationMail"]):
-    def take_place(self, address: str, *, now: datetime.datetime) -> InvitationMail | None:
-        """Take one of an address's places, before its mail is sent; None when all are taken."""
-        # Keyed: a copy of the database does not tell who was invited.
-        digest = salted_hmac("plans.invitation_mail", address, algorithm="sha256").hexdigest()
-        places = self.filter(address_digest=digest)
-        places.filter(taken_at__lte=now - DAY).delete()
-        for place in set(range(INVITATION_MAILS_PER_DAY)).difference(places.values_list("place", flat=True)):
-            try:
-                with transaction.atomic():
-                    return self.create(address_digest=digest, place=place, taken_at=now)
-            except IntegrityError:
-                continue  # somebody else took it at this moment
-        return None
+class InvitationMail(Place):
+    """A place for one mail: over all plans a mailbox has a few for invitations, each for a day."""
 
-
-class InvitationMail(models.Model):
-    """A place for one mail: over all plans an address has a few for invitations, each for a day.
-
-    A place is a row that can exist once, so that requests at the same moment share them.
-    """
-
-    address_digest = models.CharField(max_length=64)
-    place = models.PositiveSmallIntegerField()
-    taken_at = models.DateTimeField(default=timezone.now)
-
-    objects = InvitationMailQuerySet.as_manager()
+    salt = "plans.invitation_mail"
 
     class Meta:
         verbose_name = _("invitation mail")
@@ -467,6 +444,13 @@ class InvitationMail(models.Model):
 
     def __str__(self) -> str:
         return f"Invitation mail {self.pk}"
+
+    @classmethod
+    def take_place(cls, address: str, *, now: datetime.datetime) -> InvitationMail | None:
+        """Take one of a mailbox's places, before its mail is sent; None when all are taken."""
+        return cls.objects.take_place(
+            mailbox_of(address), limit=INVITATION_MAILS_PER_DAY, window=DAY, now=now
+        )
 
 
 class PlanEventQuerySet(models.QuerySet["PlanEvent"]):

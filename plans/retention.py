@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+from django.apps import apps
 from django.utils import timezone
 
-from plans.models import FamilyPlanInvite, InvitationMail
+from plans.models import FamilyPlanInvite
+from plans.quotas import Place
 from zammad.models import RefusedDelivery, WebhookDelivery
 from zammad.services import delete_deliveries, delete_refusals
 
@@ -35,7 +37,9 @@ def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
         return Pruned(deliveries=deliveries, refusals=refusals, addresses=addressed.count())
     # One statement, which looks again at the row of an invite that is being reissued meanwhile.
     addresses = addressed.update(email="")
-    InvitationMail.objects.filter(taken_at__lte=until).delete()  # nobody's limit counts them any more
+    for kind in apps.get_models():
+        if issubclass(kind, Place):
+            kind.objects.filter(taken_at__lte=until).delete()  # nobody's limit counts them any more
     return Pruned(
         deliveries=delete_deliveries(until=until),
         refusals=delete_refusals(until=until),

@@ -2,7 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -10,6 +12,7 @@ from django.core.cache import cache
 from django.db import connection
 from pytest_django import Settings
 
+from config import account_mail
 from plans.models import FamilyPlan
 from tests.factories import InviteFactory, MembershipFactory, OwnerFactory, UserFactory
 from tests.production import _production, production, server_databases  # noqa: F401  # fixtures
@@ -62,6 +65,21 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> Refusals:
     counted = Refusals()
     monkeypatch.setattr("zammad.views.count_refusal", counted.count)
     return counted
+
+
+class AtOnce(Executor):
+    """Do in the request what else is done after it."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*arguments, **named))
+        return done
+
+
+@pytest.fixture(autouse=True)
+def _mails_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send mails about accounts before the answer, so that a test can read them."""
+    monkeypatch.setattr(account_mail, "_postbox", AtOnce())
 
 
 # --- The cast: alice owns a plan, bob joined it by an invite, carol is a stranger -----------------

@@ -40,7 +40,7 @@ EXAMPLES = re.compile(
     re.DOTALL,
 )
 # Never the same twice: what is answered as one stands for what the page has in its place.
-TOKEN = re.compile(r'"(?:session_)?token": "([^"]+)"')
+TOKEN = re.compile(r'"(?:session_|device_)?token": "([^"]+)"')
 
 
 class Reader:

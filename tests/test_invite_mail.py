@@ -19,7 +19,8 @@ from pytest_django import Settings
 from time_machine import TimeMachineFixture
 
 from plans.admin.journeys import page_of
-from plans.models import FamilyPlan, FamilyPlanInvite, InvitationMail, InvitationMailQuerySet, Membership
+from plans.models import FamilyPlan, FamilyPlanInvite, InvitationMail, Membership
+from plans.quotas import PlaceQuerySet
 from plans.services import (
     accept_invite,
     close_plan,
@@ -234,11 +235,11 @@ def test_what_is_kept_of_a_mailed_address_does_not_tell_it(
 
 
 def test_a_place_that_somebody_takes_at_this_moment_is_passed_over(alice: User) -> None:
-    InvitationMail.objects.take_place("dave@example.com", now=NOON)
+    InvitationMail.take_place("dave@example.com", now=NOON)
 
     # read before the others were taken
-    with mock.patch.object(InvitationMailQuerySet, "values_list", return_value=[]):
-        second = InvitationMail.objects.take_place("dave@example.com", now=NOON)
+    with mock.patch.object(PlaceQuerySet, "values_list", return_value=[]):
+        second = InvitationMail.take_place("dave@example.com", now=NOON)
 
     assert second is not None
     assert second.place == 1
@@ -378,3 +379,10 @@ def test_an_invite_stands_when_an_operators_template_is_broken(
     assert failed.mail_status == "FAILED"
     [record] = [record for record in caplog.records if record.name == "plans.mail"]
     assert record.getMessage() == f"The mail of invite {failed.pk} failed: TemplateSyntaxError"
+
+
+def test_invitations_are_counted_by_mailbox() -> None:
+    for address in ("dave@example.com", "dave+a@example.com", "DAVE+b@example.com"):
+        assert InvitationMail.take_place(address, now=NOON) is not None
+
+    assert InvitationMail.take_place("dave+c@example.com", now=NOON) is None

@@ -223,7 +223,7 @@ def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_
 
 
 @pytest.mark.xdist_group("production-mail")
-def test_with_a_silent_mail_server_people_who_sign_up_hear_it_and_others_are_answered_within_a_second(
+def test_with_a_silent_mail_server_people_sign_up_as_usual_and_others_are_answered_within_a_second(
     silent_mail: SilentMail,
 ) -> None:
     # given people who sign up, whose codes are to be mailed
@@ -242,18 +242,19 @@ def test_with_a_silent_mail_server_people_who_sign_up_hear_it_and_others_are_ans
     # when sixteen do so at once, and others ask meanwhile
     with ThreadPoolExecutor(1) as pool:
         signing_up = pool.submit(at_once, [partial(sign_up, number) for number in range(16)])
-        wait_for(lambda: len(silent_mail.mail.clients) >= 8)
+        wait_for(lambda: len(silent_mail.mail.clients) >= 1)
         seconds = everybody_else(server, session, plan_id, rounds=15)
-        assert not signing_up.done(), "Nothing hung any more: nothing was proved."
         answers = signing_up.result()
 
     print(figures(usual, seconds))  # noqa: T201  # shown with -rP
-    # then the others did not notice, and each heard that the mail failed
+    # then the others did not notice, and no answer waited for the mail, or told of it
     assert max(seconds) < bound(usual)
-    assert Counter(answer.status for answer in answers) == {503: 16}
-    assert {answer.json()["errors"][0]["code"] for answer in answers} == {"mail_unavailable"}
-    assert {answer.headers["Retry-After"] for answer in answers} == {"30"}
+    refused = [answer for answer in answers if answer.status == 503]
+    assert {answer.status for answer in answers} <= {401, 503}
+    assert {answer.json()["errors"][0]["code"] for answer in refused} <= {"passwords_busy"}
+    made = len(answers) - len(refused)
+    assert made >= 8
+    wait_for(lambda: server.log.read_text().count("A mail about an account failed") == made)
     log = server.log.read_text()
-    assert log.count("A mail about an account failed") == 16
     assert "Traceback" not in log
     assert "newcomer" not in log

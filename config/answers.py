@@ -1,0 +1,177 @@
+"""The form of answers that no view decides: JSON under /_allauth/, 429 and 503 with when to come back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig, ValidationError
+from django.db import DataError, ProgrammingError
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from config.account_mail import MailUnavailable
+from config.devices import new_token, set_cookie
+from config.passwords import PasswordsBusy
+from plans.models import is_storable
+
+logger = logging.getLogger(__name__)
+
+API = "/_allauth/"
+MAX_DEPTH = 10  # of JSON: what allauth reads are objects of texts, and passkeys in a few levels
+MAX_QUERY = 8 * 1024  # characters of an address of admin: SQLite refuses a pattern of many more
+RETRY_AFTER = 30  # seconds, after a failure of the mail server
+RETRY_SOON = 5  # seconds, while too many passwords are hashed
+A_MINUTE = 60
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+# The code and the text of a status that comes without an answer in JSON.
+ERRORS = {
+    400: ("bad_request", gettext_lazy("This request cannot be read.")),
+    403: ("forbidden", gettext_lazy("This is not allowed.")),
+    404: ("not_found", gettext_lazy("There is nothing here.")),
+    405: ("method_not_allowed", gettext_lazy("This method is not allowed here.")),
+    408: ("request_timeout", gettext_lazy("The request did not arrive in time.")),
+    411: ("length_required", gettext_lazy("The request must tell its length.")),
+    413: ("too_large", gettext_lazy("The request is too large.")),
+    429: ("rate_limited", gettext_lazy("Too many requests. Wait a moment, then try again.")),
+    500: ("internal_error", gettext_lazy("Something went wrong here. Try again later.")),
+    503: ("unavailable", gettext_lazy("This is not available just now. Try again soon.")),
+}
+
+
+class AnswersMiddleware:
+    """Give every answer the form that its client speaks."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        retry_after = getattr(request, "retry_after", 0)
+        # Too many wrong passwords are an error of the form to allauth.
+        if retry_after and response.status_code in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST}:
+            response.status_code = HTTPStatus.TOO_MANY_REQUESTS
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS and "Retry-After" not in response:
+            response["Retry-After"] = str(retry_after or A_MINUTE)
+        if is_api(request):
+            return in_json(request, response)
+        set_cookie(request, response)
+        return response
+
+    def process_view(
+        self, request: HttpRequest, _view: object, _arguments: object, _named: object
+    ) -> HttpResponse | None:
+        if is_query_of_admin(request) and len(request.META["QUERY_STRING"]) > MAX_QUERY:
+            return render(request, "400.html", status=HTTPStatus.BAD_REQUEST)
+        if not is_api(request) or request.method in {"GET", "HEAD", "OPTIONS"}:
+            return None
+        try:
+            check_json(request.body)
+        except RequestDataTooBig:
+            return error_in_json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        except (ValueError, RecursionError, UnreadablePostError):
+            return error_in_json(HTTPStatus.BAD_REQUEST)
+        return None
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, MailUnavailable):
+            text = _("The mail could not be sent. Try again soon.")
+            return try_again(request, "mail_unavailable", text, seconds=RETRY_AFTER)
+        if isinstance(exception, PasswordsBusy):
+            text = _("Too many people are signing in at this moment. Try again soon.")
+            return try_again(request, "passwords_busy", text, seconds=RETRY_SOON)
+        if is_query_of_admin(request) and isinstance(
+            exception, (ValueError, OverflowError, ValidationError, DataError, ProgrammingError)
+        ):
+            logger.warning("A query of admin cannot be answered: %s", type(exception).__name__)
+            return render(request, "400.html", status=HTTPStatus.BAD_REQUEST)
+        return None
+
+
+def is_api(request: HttpRequest) -> bool:
+    return f"{request.path_info}/".startswith(API)
+
+
+def is_query_of_admin(request: HttpRequest) -> bool:
+    """Tell whether a page of admin depends on what stands in its address, which people edit."""
+    match = request.resolver_match
+    return match is not None and match.namespace == "admin" and bool(request.GET)
+
+
+def check_json(body: bytes) -> None:
+    """Refuse a body that no form takes: allauth reads it without a limit.
+
+    :raises ValueError: it is not JSON, too deep, holds a number of thousands of digits, or text that
+        no database holds.
+    :raises RecursionError: it is very deep.
+    """
+    if not body:
+        return
+    level: list[Any] = [json.loads(body.decode())]
+    if not isinstance(level[0], dict):
+        raise ValueError("no object")
+    for _depth in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, str) and not is_storable(value):
+                raise ValueError("not storable")
+            if isinstance(value, dict):
+                inner += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                inner += value
+        if not inner:
+            return
+        level = inner
+    raise ValueError("too deep")
+
+
+def in_json(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Return an answer of the API as JSON, with what it has to tell beside the view's own words."""
+    status = response.status_code
+    if 300 <= status < 400:
+        return response
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    token = new_token(request)
+    if is_json and not token and status != HTTPStatus.TOO_MANY_REQUESTS:
+        return response
+    answer: dict[str, Any] = json.loads(response.content) if is_json else {}
+    answer["status"] = status
+    if status in ERRORS and not answer.get("errors"):
+        answer["errors"] = errors_of(status)
+    elif status >= HTTPStatus.BAD_REQUEST and not is_json:
+        answer["errors"] = errors_of(500 if status >= 500 else 400)
+    if token:
+        answer["meta"] = {**answer.get("meta", {}), "device_token": token}
+    response.content = json.dumps(answer).encode()
+    response["Content-Type"] = "application/json"
+    if "Content-Length" in response:
+        response["Content-Length"] = str(len(response.content))
+    return response
+
+
+def error_in_json(status: int) -> HttpResponse:
+    return JsonResponse({"status": status, "errors": errors_of(status)}, status=status)
+
+
+def errors_of(status: int) -> list[dict[str, str]]:
+    code, message = ERRORS[status]
+    return [{"code": code, "message": str(message)}]
+
+
+def try_again(request: HttpRequest, code: str, text: str, *, seconds: int) -> HttpResponse:
+    """Tell that something does not work just now, and when to come back."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    if is_api(request):
+        error = {"code": code, "message": text}
+        response: HttpResponse = JsonResponse({"status": status, "errors": [error]}, status=status)
+    else:
+        response = render(request, f"{code}.html", status=status)
+    response["Retry-After"] = str(seconds)
+    return response
