@@ -2,7 +2,6 @@
 
 import uuid
 from copy import copy
-from types import SimpleNamespace
 from typing import Any
 
 from allauth.account.auth_backends import AuthenticationBackend
@@ -15,10 +14,12 @@ from django.core.mail import EmailMessage
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.translation import gettext as _
 
 from config import way_back
 from config.guards import GuardedAdapter
+from config.notices import our_site
+from config.reauthentication import AsksAgain
+from config.sessions import keep_through_rotation
 from plans.links import without_links
 from plans.models import display_name
 from plans.prepared import Parameter, Prepared
@@ -30,7 +31,7 @@ def opaque_username() -> str:
     return uuid.uuid4().hex
 
 
-class AccountAdapter(GuardedAdapter):
+class AccountAdapter(AsksAgain, GuardedAdapter):
     """Keep addresses out of user names, and the host of a request out of mails."""
 
     def populate_username(self, request: HttpRequest, user: AbstractUser) -> None:
@@ -62,9 +63,7 @@ class AccountAdapter(GuardedAdapter):
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         links = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}
         ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
-        # Whoever asks chooses the Host header, and allauth would put it into the mail.
-        site = SimpleNamespace(name=_("Family Plans"), domain=settings.PUBLIC_URL)
-        super().send_mail(template_prefix, email, {**context, **ours, "current_site": site})
+        super().send_mail(template_prefix, email, {**context, **ours, "current_site": our_site()})
 
 
 def _without_links(name: str, value: object) -> object:
@@ -109,4 +108,6 @@ class SessionTokens(SessionTokenStrategy):  # type: ignore[misc]
 
     def lookup_session(self, session_token: str) -> SessionBase | None:
         session: SessionBase | None = sessionkit.lookup_session(session_token)
+        if session is not None and settings.SECRET_KEY_FALLBACKS:
+            keep_through_rotation(session)
         return session

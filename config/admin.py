@@ -6,25 +6,59 @@ from typing import Any
 from allauth.account.admin import EmailAddressAdmin as AllauthEmailAddressAdmin
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
+from allauth.mfa import admin as _second_factors  # noqa: F401  # it registers its page, to be taken away
+from allauth.mfa.models import Authenticator
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets, unquote
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from config.accounts import opaque_username
+from config.models import Session
 from config.passwords import place_to_hash
+from config.rights import NAMES, WrittenBySuperusers, may_change, may_change_access
+from config.second_factor import reset_second_factor
+from graphql_api.second_factor import lacks_second_factor, second_factor_page
 from plans.admin.dashboard import figures
+from plans.admin.journeys import refuse_save_as_new
 from zammad.addresses import validated_address
 from zammad.admin import ShallowPaginator
 
 # Admin signs in where everybody does, so that one limit guards one door.
-admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+site_login = secure_admin_login(admin.site.login)
+site_has_permission = admin.site.has_permission
+
+
+def has_permission(request: HttpRequest) -> bool:
+    """Let staff in, where REQUIRE_MFA_FOR_STAFF is set with their second factor only."""
+    return site_has_permission(request) and not lacks_second_factor(request.user, request.session)
+
+
+def login(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    if lacks_second_factor(request.user, request.session):
+        return second_factor_page(request)
+    response: HttpResponse = site_login(request, extra_context)
+    return response
+
+
+def password_change(*_args: Any, **_options: Any) -> HttpResponse:
+    """Change one's own password where everybody does: it is mailed, and ends other sessions."""
+    return redirect("account_change_password")
+
+
+admin.site.has_permission = has_permission  # type: ignore[method-assign]
+admin.site.login = login  # type: ignore[method-assign]
+admin.site.password_change = password_change  # type: ignore[method-assign,assignment]
 
 
 site_index = admin.site.index
@@ -46,7 +80,8 @@ def address_of(user: User) -> str:
 # Admin writes str(user) in every list, title and history; Django's is the user name.
 User.__str__ = address_of  # type: ignore[method-assign,assignment]
 
-admin.site.unregister([User, EmailAddress])
+# A second factor is shown to nobody: its page would hold its secrets.
+admin.site.unregister([User, Group, EmailAddress, Authenticator])
 
 
 class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
@@ -98,10 +133,59 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         (_("Dates"), {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+    actions = ("reset_second_factor",)
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        refuse_save_as_new(self, request)
+        return super().changeform_view(request, *args, **kwargs)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or may_change(request.user, obj))
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        # Addresses, second factor and sessions go along.
+        return may_change_access(request.user) and super().has_delete_permission(request, obj)
+
+    def has_view_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return request.user.has_perm("auth.view_user") or request.user.has_perm("auth.change_user")
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return super().get_actions(request) if may_change_access(request.user) else {}
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or may_change_access(request.user):
+            return fieldsets
+        (title, options), *rest = fieldsets
+        fields = tuple(name for name in options["fields"] if name != "password")
+        return ((title, {**options, "fields": fields}), *rest)
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return tuple(super().get_readonly_fields(request, obj))
+        if not may_change_access(request.user):
+            shown = flatten_fieldsets(self.get_fieldsets(request, obj))
+            return tuple(str(name) for name in shown if name not in NAMES)
         # An address counts once its person has verified it: nobody else changes it.
-        return (*super().get_readonly_fields(request, obj), *(["email"] if obj else []))
+        return (*super().get_readonly_fields(request, obj), "email")
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        if not change:
+            super().save_model(request, obj, form, change)
+            return
+        # Only what was edited: a person switched off at this moment stays so.
+        columns = {field.name for field in User._meta.concrete_fields}
+        obj.save(update_fields=[name for name in form.changed_data if name in columns])
+
+    @admin.action(description=_("Reset the second factor"))
+    def reset_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for person in queryset:
+            if reset_second_factor(person=person, actor=request.user):  # type: ignore[arg-type]
+                text = gettext("Reset the second factor of %(person)s.") % {"person": person}
+                self.message_user(request, text, messages.SUCCESS)
+            else:
+                text = gettext("%(person)s has no second factor.") % {"person": person}
+                self.message_user(request, text, messages.WARNING)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
         deleted, counts, missing_rights, protected = super().get_deleted_objects(objs, request)
@@ -114,7 +198,11 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
             return super().add_view(request, *arguments, **named)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        if not may_change_access(request.user):
+            raise PermissionDenied
         response = super().user_change_password(request, id, form_url)
+        if request.method == "POST" and not isinstance(response, TemplateResponse):
+            Session.objects.filter(user_id=int(unquote(id))).exclude(pk=request.session.session_key).delete()
         if isinstance(response, TemplateResponse) and response.context_data is not None:
             user = response.context_data["original"]
             response.context_data["title"] = gettext("Password of %(user)s") % {"user": user}
@@ -132,8 +220,13 @@ class EmailAddressForm(forms.ModelForm):  # type: ignore[type-arg]
         return email
 
 
+@admin.register(Group)
+class GroupAdmin(WrittenBySuperusers, DjangoGroupAdmin):
+    """Show which rights a group gives."""
+
+
 @admin.register(EmailAddress)
-class EmailAddressAdmin(AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
+class EmailAddressAdmin(WrittenBySuperusers, AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
     """Find addresses by their start; allauth's own page counts and sorts all of them."""
 
     form = EmailAddressForm

@@ -20,5 +20,19 @@ class FamilyPlansConfig(AppConfig):
         count_codes()
         count_in_the_database()
         admin.site.site_header = admin.site.site_title = self.verbose_name
+        connect_account_signals()
         if settings.SENTRY_DSN:
             sentry.start(settings.SENTRY_DSN)
+
+
+def connect_account_signals() -> None:
+    """Connect what allauth tells of; these modules need the models, which are not there before."""
+    from allauth.account.signals import email_confirmed, email_removed
+    from allauth.mfa.signals import authenticator_added
+
+    from config.notices import tell_of_verified_address, tell_removed_address
+    from config.second_factor import remember_use
+
+    email_confirmed.connect(tell_of_verified_address)
+    email_removed.connect(tell_removed_address)
+    authenticator_added.connect(remember_use)

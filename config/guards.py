@@ -6,7 +6,7 @@ from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core import context as current
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import AbstractBaseUser, User
 from django.http import HttpRequest
 
 from config.account_mail import NEVER_SENT, hand_over, post
@@ -54,13 +54,13 @@ class GuardedAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
             return False
         return safe
 
-    def set_password(self, user: AbstractBaseUser, password: str) -> None:
+    def set_password(self, user: User, password: str) -> None:
         super().set_password(user, password)
         forget_wrong_passwords(user)
         if current.request.user == user:
             remember_device(current.request, user)  # the token of before has ended
 
-    def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
+    def login(self, request: HttpRequest, user: User) -> None:
         super().login(request, user)
         remember_device(request, user)
 

@@ -42,6 +42,8 @@ INVITE_URL = env.str("INVITE_URL", "")
 
 DEVELOPMENT_SECRET_KEY = "insecure-development-key-that-no-production-start-accepts"  # noqa: S105
 SECRET_KEY = env.str("SECRET_KEY", DEVELOPMENT_SECRET_KEY if DEBUG else "")
+# Keys of before, which are still read during a rotation.
+SECRET_KEY_FALLBACKS = [key.strip() for key in env.str("SECRET_KEY_FALLBACKS", "").split(",") if key.strip()]
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [PUBLIC_HOST])
 if DEBUG:
     # Whoever lets a development server listen widely opens it by names that we cannot know.
@@ -85,6 +87,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.headless",
+    "allauth.mfa",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -193,6 +196,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+SESSION_ENGINE = "config.sessions"
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 
@@ -207,6 +211,13 @@ ACCOUNT_EMAIL_VERIFICATION = "mandatory"
 ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+# What changes how one signs in asks again where the sign-in is older than five minutes, and is mailed.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+MFA_ADAPTER = "config.second_factor.SecondFactorAdapter"
+MFA_TOTP_ISSUER = "Family Plans"  # else the host of the request, which anybody chooses
+MFA_TOTP_TOLERANCE = 1  # steps of 30 seconds that a phone's clock may be off
+REQUIRE_MFA_FOR_STAFF = env.bool("REQUIRE_MFA_FOR_STAFF", False)
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if HTTPS else "http"
@@ -426,6 +437,10 @@ if SENTRY_DSN and (not urlsplit(SENTRY_DSN).username or off_loopback_in_clear(SE
 UNFIT_FOR_PRODUCTION = []
 if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or SECRET_KEY == DEVELOPMENT_SECRET_KEY:
     UNFIT_FOR_PRODUCTION.append("Set SECRET_KEY to at least 50 random characters.")
+if any(len(key) < 50 or key == DEVELOPMENT_SECRET_KEY for key in SECRET_KEY_FALLBACKS):
+    UNFIT_FOR_PRODUCTION.append(
+        "Set SECRET_KEY_FALLBACKS to earlier values of SECRET_KEY, or leave it empty."
+    )
 if off_loopback_in_clear(PUBLIC_URL):
     UNFIT_FOR_PRODUCTION.append("Set PUBLIC_URL to the https:// address that people open.")
 if USES_SANDBOX or not ZAMMAD_URL:

@@ -5,6 +5,12 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from config.metrics import metrics
+from config.reauthentication import (
+    ReauthenticateByCodeAPIView,
+    ReauthenticateByCodeView,
+    set_first_password,
+)
+from config.session_pages import SessionsAPIView, sessions_page
 from config.views import healthz, home, readyz
 from graphql_api.views import graphql
 from plans.admin.zammad_users import zammad_user_page
@@ -18,7 +24,17 @@ urlpatterns = [
     path("graphql", graphql),  # a POST cannot be redirected to where the slash is
     path("invites/", include("plans.urls")),
     path("webhooks/", include("zammad.urls")),
+    path("accounts/sessions/", sessions_page, name="account_sessions"),
+    path("accounts/password/set/", set_first_password),  # before allauth's own, whose name it answers to
+    path(
+        "accounts/reauthenticate/code/",
+        ReauthenticateByCodeView.as_view(),
+        name="account_reauthenticate_by_code",
+    ),
+    path("accounts/2fa/", include("allauth.mfa.urls")),
     path("accounts/", include("allauth.account.urls")),
+    path("_allauth/app/v1/auth/sessions", SessionsAPIView.as_api_view(client="app")),
+    path("_allauth/app/v1/auth/reauthenticate/code", ReauthenticateByCodeAPIView.as_api_view(client="app")),
     path("_allauth/", include("allauth.headless.urls")),
     # Where constance itself would put the settings page.
     path("admin/constance/config/", RedirectView.as_view(pattern_name="admin:plans_config_changelist")),

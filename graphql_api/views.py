@@ -16,6 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware, get_token
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import View
@@ -25,6 +26,7 @@ from strawberry.types import ExecutionResult
 
 from graphql_api import graphiql
 from graphql_api.schema import current_request_id, may_explore, schema
+from graphql_api.second_factor import lacks_second_factor, second_factor_page
 from graphql_api.types import Context
 from zammad.deadline import shared_time
 
@@ -66,15 +68,24 @@ def identify(request: HttpRequest) -> None:
             raise Refused(
                 HTTPStatus.UNAUTHORIZED, "This session token is unknown or has ended.", "NOT_AUTHENTICATED"
             )
-        request.user = found[0]
+        request.user, session = found
     elif settings.SESSION_COOKIE_NAME in request.COOKIES:
         # The view is exempt, because the check belongs to the cookie: without one there is
         # nothing that a foreign page could ride on. Not named here: it would be exempt again.
         reason = CSRFCheck(lambda _: HttpResponse()).process_view(request, None, (), {})  # type: ignore[arg-type]
         if reason is not None:
             raise Refused(HTTPStatus.FORBIDDEN, f"CSRF check failed: {reason}", "CSRF_FAILED")
+        session = request.session
     else:
         request.user = AnonymousUser()
+        return
+    if lacks_second_factor(request.user, session):
+        page = settings.PUBLIC_URL + reverse("mfa_index")
+        raise Refused(
+            HTTPStatus.FORBIDDEN,
+            f"Staff need a second factor here. Set one up at {page}, or sign in with it.",
+            "SECOND_FACTOR_REQUIRED",
+        )
 
 
 def check_body(request: HttpRequest) -> None:
@@ -112,6 +123,8 @@ class GraphQLView(StrawberryView[Context, None]):
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())
             raise PermissionDenied
+        if lacks_second_factor(request.user, request.session):
+            return second_factor_page(request)
         get_token(request)
         response = HttpResponse(graphiql.page())
         response["Content-Security-Policy"] = graphiql.content_security_policy()

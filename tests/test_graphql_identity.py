@@ -10,7 +10,6 @@ import pytest
 from allauth.account.models import EmailAddress
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,6 +17,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from time_machine import TimeMachineFixture
 
+from config.models import Session
 from plans.models import FamilyPlan
 from tests.api import JSON, URL, client_of, post
 from tests.factories import PASSWORD, OwnerFactory, UserFactory
@@ -85,7 +85,7 @@ def test_a_session_token_takes_one_query_for_the_session_and_one_for_the_person(
     with CaptureQueriesContext(connection) as captured:
         check_who(post(strict_client(), WHO, **{"X-Session-Token": token}), "alice@example.com")
 
-    assert ["django_session" in query["sql"] for query in captured] == [True, False]
+    assert ["config_session" in query["sql"] for query in captured] == [True, False]
 
 
 @pytest.mark.parametrize("token", ["", " ", "unknown", "x" * 32, "x" * 5000, "\xe9", "../x", "a\0b", "None"])

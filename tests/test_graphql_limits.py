@@ -511,7 +511,7 @@ def test_a_failing_database_is_masked_where_it_fails(
     logged_once(caplog, internal_error(response.json()["errors"][0]))
 
     caplog.clear()
-    with connection.execute_wrapper(fail_from("django_session")):
+    with connection.execute_wrapper(fail_from("config_session")):
         response = Client(raise_request_exception=False).post(
             URL, '{"query": "{ __typename }"}', content_type=JSON, headers={"X-Session-Token": "x" * 32}
         )

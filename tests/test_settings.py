@@ -169,6 +169,7 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
     ("name", "value", "sentence"),
     [
         ("SECRET_KEY", "weak-value", "Set SECRET_KEY"),
+        ("SECRET_KEY_FALLBACKS", "weak-value", "Set SECRET_KEY_FALLBACKS"),
         ("SECRET_KEY", "insecure-development-key-that-no-production-start-accepts", "Set SECRET_KEY"),
         ("SECRET_KEY", "x" * 60, "Set SECRET_KEY"),
         ("PUBLIC_URL", "http://plans.example.com", "Set PUBLIC_URL to the https://"),

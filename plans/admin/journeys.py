@@ -80,6 +80,15 @@ class LimitedChangeList(ChangeList):
             self.result_list = self.queryset[: self.list_per_page]
 
 
+def refuse_save_as_new(page: admin.ModelAdmin[Any], request: HttpRequest) -> None:
+    """Hold what Django does not: a change form makes a new row only where `save_as` offers that.
+
+    :raises PermissionDenied:
+    """
+    if "_saveasnew" in request.POST and not page.save_as:
+        raise PermissionDenied
+
+
 class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only to type checkers
     """Show rows to be read, and change them only through journeys."""
 
@@ -105,6 +114,10 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        refuse_save_as_new(self, request)
+        return super().changeform_view(request, *args, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:
         ours = [

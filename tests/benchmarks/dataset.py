@@ -328,9 +328,10 @@ def sign_in(cursor: CursorWrapper, data: DataSet, password: str, *, expires_at: 
     signed_in += range(data.guest(1), data.superuser + 1)
     with timed("sessions"):
         cursor.executemany(
-            "INSERT INTO django_session (session_key, session_data, expire_date) VALUES (%s, %s, %s)",
+            "INSERT INTO config_session (session_key, session_data, expire_date, user_id, auth_hash, client, "
+            "created_at, last_used_at) VALUES (%s, %s, %s, %s, %s, '', now(), now())",
             [
-                (session_token(person), store.encode(session_of(person, digest)), expires_at)
+                (session_token(person), store.encode(session_of(person, digest)), expires_at, person, digest)
                 for person in signed_in
             ],
         )
@@ -366,7 +367,7 @@ def main() -> None:
     with timed("vacuum"):
         # Now, not when autovacuum finds time for it during a measurement.
         execute(
-            ((f"VACUUM (FREEZE, ANALYZE) {table}", None) for table in [*TABLES, "django_session"]), at_once
+            ((f"VACUUM (FREEZE, ANALYZE) {table}", None) for table in [*TABLES, "config_session"]), at_once
         )
 
 

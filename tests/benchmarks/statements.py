@@ -21,7 +21,7 @@ from tests.benchmarks.load import BadAnswers
 from tests.benchmarks.operations import Operation, admin_pages, hot_operations
 from zammad.sandbox import Sandbox
 
-LARGE = frozenset({*TABLES, "django_session"})
+LARGE = frozenset({*TABLES, "config_session"})
 SCANS = frozenset({"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"})
 # What takes all of its input before it gives anything on: no limit above ends that early.
 TAKES_ALL = frozenset({"Sort", "Hash", "Aggregate", "WindowAgg", "SetOp"})

@@ -1,4 +1,4 @@
-"""Forget deliveries, refusals, and addresses in invites, that are older than some days."""
+"""Forget what is older than some days: deliveries, refusals, addresses in invites; and abandoned sign-ups."""
 
 import datetime
 from typing import Any
@@ -13,7 +13,8 @@ MAX_DAYS = 36_500
 class Command(BaseCommand):
     help = (
         "Delete the receipts of webhook deliveries and the counts of refusals, and blank the addresses "
-        "in used and expired invites, that are older than some days. Safe to repeat and to run from cron."
+        "in used and expired invites, that are older than some days. Also delete accounts made by sign-up "
+        "more than a week ago that were never verified and hold nothing. Safe to repeat and to run from cron."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,5 +31,6 @@ class Command(BaseCommand):
         delete, blank = ("Would delete", "would blank") if dry_run else ("Deleted", "blanked")
         self.stdout.write(
             f"{delete} {done.deliveries} deliveries and {done.refusals} counts of refusals, "
-            f"and {blank} the addresses of {done.addresses} invites."
+            f"and {blank} the addresses of {done.addresses} invites. "
+            f"{delete} {done.accounts} accounts that were never verified."
         )

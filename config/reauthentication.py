@@ -1,0 +1,230 @@
+"""Ask again before somebody changes how they sign in, unless they signed in just now."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from allauth.account import app_settings
+from allauth.account.adapter import get_adapter
+from allauth.account.authentication import get_authentication_records
+from allauth.account.internal.flows import reauthentication
+from allauth.account.internal.flows.code_verification import AbstractCodeVerificationProcess
+from allauth.account.internal.flows.login import record_authentication
+from allauth.account.models import EmailAddress
+from allauth.account.views import BaseReauthenticateView, password_set
+from allauth.core import ratelimit
+from allauth.core.exceptions import ReauthenticationRequired
+from allauth.core.internal.cryptokit import compare_user_code
+from allauth.headless.base.response import AuthenticationResponse
+from allauth.headless.base.views import AuthenticatedAPIView
+from allauth.headless.internal.restkit import inputs
+from allauth.headless.internal.restkit.response import APIResponse, ErrorResponse
+from django import forms
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext_lazy as _
+
+from config.models import Session
+from config.sessions import remember_client
+
+BY_CODE = "reauthenticate_by_code"
+APP = "allauth.account"
+
+flows_of_allauth = reauthentication.get_reauthentication_flows
+
+
+def get_reauthentication_flows(user: User | AnonymousUser) -> list[dict[str, Any]]:
+    """Add a mailed code for people without password and second factor: allauth asks them for nothing."""
+    flows: list[dict[str, Any]] = flows_of_allauth(user)
+    return flows or ([{"id": BY_CODE}] if user.is_authenticated else [])
+
+
+reauthentication.get_reauthentication_flows = get_reauthentication_flows
+
+
+class AsksAgain:
+    """What the adapter of accounts knows of fresh sign-ins, and which sessions a new password ends."""
+
+    request: HttpRequest
+
+    def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
+        required: bool = super().is_reauthentication_required(app=app, **kwargs)  # type: ignore[misc]
+        return required and not signed_in_just_now(self.request)
+
+    def get_reauthentication_methods(self, user: User | AnonymousUser) -> list[dict[str, Any]]:
+        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)  # type: ignore[misc]
+        if {"id": BY_CODE} in get_reauthentication_flows(user):
+            url = reverse("account_reauthenticate_by_code")
+            methods.append({"id": BY_CODE, "description": _("Use a code that we mail you"), "url": url})
+        return methods
+
+    def login(self, request: HttpRequest, user: User) -> None:
+        super().login(request, user)  # type: ignore[misc]
+        remember_client(request)
+        if not get_authentication_records(request, user):
+            # A sign-up has just proved the address by a mailed code.
+            record_authentication(request, user, "code", email=user.email)
+
+    def set_password(self, user: User, password: str) -> None:
+        """Set a password, and end all sessions but the one in which it is set.
+
+        :raises ReauthenticationRequired: there was no password to ask for, and the sign-in is not fresh.
+        """
+        is_theirs = self.request.user.is_authenticated and self.request.user.pk == user.pk
+        if is_theirs and not user.has_usable_password():
+            reauthentication.raise_if_reauthentication_required(self.request, app=APP)
+        super().set_password(user, password)  # type: ignore[misc]
+        others = Session.objects.filter(user=user)
+        if is_theirs and self.request.session.session_key:
+            others = others.exclude(pk=self.request.session.session_key)
+        others.delete()
+
+
+def signed_in_just_now(request: HttpRequest) -> bool:
+    """Tell whether the last step of the sign-in is as young as asking again would have to be."""
+    records = get_authentication_records(request, request.user)
+    timeout: float = app_settings.REAUTHENTICATION_TIMEOUT
+    return bool(records) and time.time() - records[-1]["at"] < timeout
+
+
+@login_required
+def set_first_password(request: HttpRequest) -> HttpResponseBase:
+    """Ask before the form is shown: allauth would keep the new password in the session meanwhile."""
+    if reauthentication.is_reauthentication_required(request, app=APP):
+        if request.method == "POST":
+            return redirect("account_set_password")
+        raise ReauthenticationRequired
+    response: HttpResponseBase = password_set(request)
+    return response
+
+
+# --- A mailed code, for people without password and second factor ----------------------------------
+
+
+class MailedCode(AbstractCodeVerificationProcess):  # type: ignore[misc]  # allauth has no types
+    """A code that was mailed to the signed-in person."""
+
+    KEY = "reauthentication_code"
+
+    def __init__(self, request: HttpRequest, state: dict[str, Any]) -> None:
+        self.request = request
+        super().__init__(
+            max_attempts=app_settings.EMAIL_VERIFICATION_BY_CODE_MAX_ATTEMPTS,
+            timeout=app_settings.EMAIL_VERIFICATION_BY_CODE_TIMEOUT,
+            state=state,
+            user=request.user,
+        )
+
+    @classmethod
+    def start(cls, request: HttpRequest) -> None:
+        """Mail a new code; one mailed before is worth nothing from now on."""
+        process = cls(request, cls.initial_state(request.user))
+        process.send()
+        process.persist()
+
+    @classmethod
+    def resume(cls, request: HttpRequest) -> MailedCode | None:
+        state = request.session.get(cls.KEY)
+        process: MailedCode | None = cls(request, state).abort_if_invalid() if state else None
+        return process
+
+    def send(self) -> None:
+        adapter = get_adapter()
+        self.state["code"] = adapter.generate_email_verification_code()
+        email = EmailAddress.objects.get_primary_email(self.request.user)
+        adapter.send_mail("account/email/reauthentication_code", email, {"code": self.code})
+
+    def persist(self) -> None:
+        self.request.session[self.KEY] = self.state
+
+    def abort(self) -> None:
+        self.request.session.pop(self.KEY, None)
+
+    def check(self, code: str) -> None:
+        """:raises ValidationError: a wrong code; after a few of them the right one is wrong, too."""
+        if not compare_user_code(actual=code, expected=self.code):
+            self.record_invalid_attempt()
+            raise ValidationError(_("Incorrect code."), code="incorrect_code")
+        self.abort()
+        record_authentication(self.request, self.request.user, "code", reauthenticated=True)
+
+
+def check_code(request: HttpRequest, code: str) -> None:
+    """:raises ValidationError:"""
+    process = MailedCode.resume(request)
+    if process is None:
+        raise ValidationError(_("Ask for a new code."), code="no_code")
+    process.check(code)
+
+
+class CodeForm(forms.Form):
+    code = forms.CharField(label=_("Code"), widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}))
+
+    def __init__(self, request: HttpRequest, **options: Any) -> None:
+        self.request = request
+        super().__init__(**options)
+
+    def clean_code(self) -> str:
+        code: str = self.cleaned_data["code"]
+        check_code(self.request, code)
+        return code
+
+
+@method_decorator(login_required, name="dispatch")
+class ReauthenticateByCodeView(BaseReauthenticateView):  # type: ignore[misc]
+    """Mail a code when asked to, and take it."""
+
+    form_class = CodeForm
+    template_name = "account/reauthenticate_by_code.html"
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return {**super().get_form_kwargs(), "request": self.request}
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        mailed = MailedCode.resume(self.request) is not None
+        return {**super().get_context_data(**kwargs), "mailed": mailed}
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if "send" in request.POST:
+            MailedCode.start(request)
+            return HttpResponseRedirect(self.passthrough_next_url(request.path))
+        response: HttpResponse = super().post(request, *args, **kwargs)
+        return response
+
+
+class CodeInput(inputs.Input):  # type: ignore[misc]
+    code = inputs.CharField(required=False)
+
+
+class ReauthenticateByCodeAPIView(AuthenticatedAPIView):  # type: ignore[misc]
+    """Mail a code for a body without one, and take it in a body with it."""
+
+    input_class = CodeInput
+
+    def handle(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        refused: HttpResponseBase | None = ratelimit.consume_or_429(
+            request, action="reauthenticate", user=request.user
+        )
+        if refused is not None:
+            return refused
+        response: HttpResponseBase = super().handle(request, *args, **kwargs)
+        return response
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        code = self.input.cleaned_data["code"]
+        if {"id": BY_CODE} not in get_reauthentication_flows(request.user):
+            return APIResponse(request, status=409)
+        if not code:
+            MailedCode.start(request)
+            return APIResponse(request)
+        try:
+            check_code(request, code)
+        except ValidationError as error:
+            return ErrorResponse(request, exception=error)
+        return AuthenticationResponse(request)
