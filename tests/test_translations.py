@@ -89,7 +89,13 @@ def test_a_refusal_is_told_in_the_language_that_is_asked_for_and_its_code_stays(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("See https://example.com", "Der Name eines Plans enthält keinen Link."),  # our own rule
+        (
+            "See https://example.com",
+            (
+                "Der Name eines Plans enthält keinen Link. "
+                "Setzen Sie hinter jeden Punkt, Doppelpunkt und jedes @ ein Leerzeichen."
+            ),
+        ),  # our own rule
         ("", "Dieses Feld darf nicht leer sein."),  # Django's
     ],
 )
