@@ -68,9 +68,25 @@ def consume(
     return None
 
 
+def clear(
+    request: HttpRequest,
+    *,
+    app: str,
+    action: str,
+    config: dict[str, str] | None = None,
+    key: str | None = None,
+    user: AbstractBaseUser | None = None,
+) -> None:
+    """Forget what was counted, as after a right code."""
+    for rate in ratelimit.get_rates(app=app, action=action, config=config):
+        counted = ratelimit.get_cache_key(request, app=app, action=action, rate=rate, key=key, user=user)
+        Attempt.objects.of(counted).delete()
+
+
 def count_in_the_database() -> None:
     """Let every limit of allauth be counted here."""
     ratelimit._consume_single_rate = consume
+    ratelimit.clear = clear
 
 
 def come_back(request: HttpRequest, seconds: int) -> None:

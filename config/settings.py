@@ -224,8 +224,9 @@ ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if HTTPS else "http"
 LOGIN_RATE_PER_IP = env.str("LOGIN_RATE_PER_IP", "300/m" if DEBUG else "30/m")
 ACCOUNT_RATE_LIMITS = {
     "login": f"{LOGIN_RATE_PER_IP}/ip",
-    # config.attempts counts wrong passwords, and config.account_mail the codes that are mailed.
-    "login_failed": "",
+    # Codes of a second factor for one account. Passwords have counters of their own: config.attempts.
+    "login_failed": "5/5m/key,50/d/key",
+    # config.account_mail counts the codes that are mailed.
     "confirm_email": "",
 }
 HEADLESS_CLIENTS = ("app",)

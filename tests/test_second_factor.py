@@ -21,6 +21,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
+from config.models import Attempt
 from config.second_factor import SecondFactorAdapter
 from tests.factories import PASSWORD
 
@@ -188,6 +189,20 @@ def test_codes_cannot_be_guessed_on_and_on(alice: User) -> None:
         assert not is_signed_in(sign_in(alice, "000000"))
 
     assert not is_signed_in(sign_in(alice, code_now()))
+
+
+def test_wrong_codes_are_counted_in_the_database_and_forgotten_after_a_right_one(alice: User) -> None:
+    give_factor(alice)
+    for _ in range(4):
+        sign_in(alice, "000000")
+    cache.clear()  # which forgets, and holds none of them
+    fourth = Attempt.objects.filter(place=3)
+    before = fourth.count()
+
+    assert is_signed_in(sign_in(alice, code_now()))
+
+    # of five minutes and of a day
+    assert fourth.count() == before - 2
 
 
 # --- At rest --------------------------------------------------------------------------------------
