@@ -37,7 +37,7 @@ ERRORS = {
     403: ("forbidden", gettext_lazy("This is not allowed.")),
     404: ("not_found", gettext_lazy("There is nothing here.")),
     405: ("method_not_allowed", gettext_lazy("This method is not allowed here.")),
-    408: ("request_timeout", gettext_lazy("The request did not arrive in time.")),
+    408: ("request_timeout", gettext_lazy("The request took too long to arrive.")),
     411: ("length_required", gettext_lazy("The request must tell its length.")),
     413: ("too_large", gettext_lazy("The request is too large.")),
     429: ("rate_limited", gettext_lazy("Too many requests. Wait a moment, then try again.")),

@@ -1,4 +1,4 @@
-"""What a request's body may be, decided once: how large, how slow, and how a refusal reads."""
+"""What the server takes of a request, decided once: how large, how slow, and how a refusal reads."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,7 +15,7 @@ RETRY_AFTER: Final = 5  # seconds: what holds the room is read or given up soon
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a body is not taken: to people, to Zammad, and as a code of GraphQL."""
+    """Why a request is not taken: to people, to Zammad, and as a code of GraphQL."""
 
     status: HTTPStatus
     message: str
@@ -37,6 +37,12 @@ NO_ROOM = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     gettext_noop("The service is busy. Try again soon."),
     "too many bodies at once, try again",
+    "SERVICE_UNAVAILABLE",
+)
+PASSWORDS_BUSY = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    gettext_noop("Too many people are signing in at this moment. Try again soon."),
+    "too many requests at once, try again",
     "SERVICE_UNAVAILABLE",
 )
 UNREADABLE = Refusal(

@@ -1,6 +1,7 @@
 """Answer a request whose body is not taken, in the form that its client speaks."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse
 from django.utils import translation
@@ -8,7 +9,6 @@ from django.utils.translation import gettext as _
 
 from config.bodies import (
     GRAPHQL,
-    NO_ROOM,
     REFUSAL,
     RETRY_AFTER,
     TOO_LARGE,
@@ -34,7 +34,7 @@ class BodyMiddleware:
             return self.get_response(request)
         with translation.override(translation.get_language_from_request(request)):
             response = in_the_form_of(request, refusal)
-        if refusal is NO_ROOM:
+        if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
             response["Retry-After"] = str(RETRY_AFTER)
         return response
 

@@ -139,6 +139,9 @@ def work(number: int, opened: socket.socket, numbers: MutableSequence[int]) -> N
         get_wsgi_application(), threads=settings.WEB_THREADS, room=Room(numbers, number)
     )
     logger.info("Started worker-%d", number + 1)
+    # Uvicorn ends what has begun, and then raises the signal again: it must not cut off what is written last.
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda _number, _frame: None)
     uvicorn_server(application, stop_seconds=STOP_SECONDS).run([opened])
 
 

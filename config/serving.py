@@ -9,7 +9,8 @@ from queue import SimpleQueue
 from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from config.bodies import REFUSAL, Refusal
+from config.bodies import PASSWORDS_BUSY, REFUSAL, Refusal
+from config.passwords import MAY_WAIT, PATIENCE
 from config.reading import Body, HungUp, Receive, Refused
 from config.room import Room
 
@@ -21,6 +22,8 @@ TURN_SECONDS: Final = 0.02  # how often a large body asks whether it is its turn
 # A client that still sends what was refused must be read for a while: the answer is lost if we hang up on it.
 LINGER_SECONDS: Final = 5.0
 LINGER_BYTES: Final = 64 * 1024 * 1024
+# What is sent there may have a password hashed, for which a thread waits.
+DOORS: Final = ("/accounts/", "/_allauth/", "/admin/auth/user/")
 
 
 class Answer:
@@ -84,6 +87,7 @@ class Application:
         self.threads = Threads(wsgi, threads)
         self.room = room
         self.turn = asyncio.Lock()
+        self.doors = asyncio.Semaphore(MAY_WAIT)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         path = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
@@ -106,6 +110,8 @@ class Application:
 
     async def answer(self, environ: Environment, body: Body) -> Answer:
         """Have a thread answer; large bodies one after the other, for they are parsed in memory."""
+        if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"].startswith(DOORS):
+            return await self.answer_at_a_door(environ)
         if not body.is_large:
             return await self.threads.run(environ)
         async with self.turn:
@@ -115,6 +121,19 @@ class Application:
                 return await self.threads.run(environ)
             finally:
                 self.room.end_work()
+
+    async def answer_at_a_door(self, environ: Environment) -> Answer:
+        """Have one of the threads answer that may wait for a password: a crowd waits here, without any."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.doors.acquire()
+        except TimeoutError:
+            environ[REFUSAL] = PASSWORDS_BUSY
+            return await self.threads.run(environ)
+        try:
+            return await self.threads.run(environ)
+        finally:
+            self.doors.release()
 
 
 def environment_of(scope: dict[str, Any], path: str, body: IO[bytes], size: int) -> Environment:

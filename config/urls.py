@@ -11,7 +11,7 @@ from config.reauthentication import (
     set_first_password,
 )
 from config.session_pages import SessionsAPIView, sessions_page
-from config.views import healthz, home, readyz
+from config.views import healthz, home, not_offered, readyz
 from graphql_api.views import graphql
 from plans.admin.zammad_users import zammad_user_page
 
@@ -35,6 +35,9 @@ urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("_allauth/app/v1/auth/sessions", SessionsAPIView.as_api_view(client="app")),
     path("_allauth/app/v1/auth/reauthenticate/code", ReauthenticateByCodeAPIView.as_api_view(client="app")),
+    # Accounts have no telephone numbers, and allauth's views of them fail where there are none.
+    path("_allauth/app/v1/account/phone", not_offered),
+    path("_allauth/app/v1/auth/phone/<path:_rest>", not_offered),
     path("_allauth/", include("allauth.headless.urls")),
     # Where constance itself would put the settings page.
     path("admin/constance/config/", RedirectView.as_view(pattern_name="admin:plans_config_changelist")),

@@ -10,7 +10,7 @@ from django.db import Error as DatabaseFailure
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -82,3 +82,8 @@ def _not_ready(reason: str) -> HttpResponse:
 def home(request: HttpRequest) -> HttpResponse:
     """Show a person as whom they are signed in, and where they can go from here."""
     return render(request, "home.html", {"may_use_graphiql": settings.DEBUG or request.user.is_staff})
+
+
+def not_offered(_request: HttpRequest, **_parts: str) -> HttpResponse:
+    """Stand in for a page of a library that is nothing here."""
+    raise Http404

@@ -111,7 +111,16 @@ def test_whatever_is_sent_to_the_api_is_answered_in_json(
 
 
 @pytest.mark.parametrize(
-    "path", ["/_allauth", "/_allauth/", "/_allauth/x", f"{LOGIN}/", "/_allauth/browser/v1/config"]
+    "path",
+    [
+        "/_allauth",
+        "/_allauth/",
+        "/_allauth/x",
+        f"{LOGIN}/",
+        "/_allauth/browser/v1/config",
+        "/_allauth/app/v1/account/phone",
+        "/_allauth/app/v1/auth/phone/verify",
+    ],
 )
 def test_what_is_not_there_is_told_in_json(anybody: Client, path: str) -> None:
     assert check(anybody.get(path), 404)["errors"][0]["code"] == "not_found"

@@ -53,6 +53,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProductionServ
         "WEB_CONCURRENCY": "2",
         "WEB_THREADS": "4",
         "TMPDIR": f"{directory}/temporary",
+        "LOCKS_DIR": f"{directory}/locks",
     }
     with running_server("sqlite", directory, **more) as server:
         yield server
@@ -379,6 +380,7 @@ def test_a_process_that_is_killed_leaves_neither_files_nor_its_share_of_the_room
 ) -> None:
     (tmp_path / "temporary").mkdir()
     more = {"BODIES_MAX_BYTES": str(ROOM), "WEB_CONCURRENCY": "2", "TMPDIR": f"{tmp_path}/temporary"}
+    more["LOCKS_DIR"] = f"{tmp_path}/locks"
     with production_server("sqlite", tmp_path, **more) as server:
         # given deliveries that fill the room
         with ExitStack() as stack:

@@ -34,7 +34,7 @@ PASSWORD = "correct horse battery staple"
 LOGIN = "/_allauth/app/v1/auth/login"
 FORM = "application/x-www-form-urlencoded"
 MIB = 1024 * 1024
-COOKIES = ("sessionid", "csrftoken", "messages", "way-back")
+COOKIES = ("sessionid", "csrftoken", "messages", "way-back", "device")
 
 TWO_LOG_INS = f"""
 import secrets

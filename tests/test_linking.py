@@ -21,7 +21,7 @@ from django.test import Client
 from plans.models import FamilyPlan
 from tests.admin_pages import as_person, text_of, url
 from tests.api import ask
-from tests.factories import UserFactory, ZammadUserFactory
+from tests.factories import PASSWORD, UserFactory, ZammadUserFactory
 from zammad.addresses import ascii_form, spellings
 from zammad.linking import AlreadyLinked, explain, link_by_hand, settle_links, unlink
 from zammad.models import LinkChange, WebhookDelivery, ZammadUser
@@ -303,7 +303,7 @@ def test_an_address_that_is_verified_with_a_code_links(client: Client, mailoutbo
 def test_an_address_that_its_person_removes_ends_the_link(carol: User, client: Client) -> None:
     EmailAddress.objects.create(user=carol, email="carol@work.example", verified=True)
     deliver(57, "carol@work.example")
-    client.force_login(carol)
+    client.post("/accounts/login/", {"login": carol.email, "password": PASSWORD})
 
     client.post("/accounts/email/", {"action_remove": "", "email": "carol@work.example"})
 

@@ -48,7 +48,7 @@ def test_an_invite_takes_so_many_statements(sandbox: Sandbox, alice: User, plan:
 
     assert count() == 5
     # and with a mail: its places, and what became of it
-    assert count(email="carol@example.com") == 9
+    assert count(email="carol@example.com") == 8
 
 
 def test_accepting_takes_so_many_statements(alice: User, carol: User, plan: FamilyPlan) -> None:

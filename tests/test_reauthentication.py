@@ -22,6 +22,7 @@ pytestmark = pytest.mark.django_db
 API = "/_allauth/app/v1"
 NEW = "a-brand-new-password"
 MORE = "more@example.com"
+MORE_IN_MAILS = "more@ example. com"  # no mail program makes a link of it
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_the_old_address_is_told_of_a_new_primary_one(alice: User) -> None:
 
     [told] = mail.outbox
     assert told.to == ["alice@example.com"]
-    assert "from alice@example.com to more@example.com" in told.body
+    assert f"from alice@ example. com to {MORE_IN_MAILS}" in told.body
 
 
 def test_a_removed_address_is_told_and_the_one_that_stays(alice: User) -> None:
@@ -149,7 +150,7 @@ def test_a_removed_address_is_told_and_the_one_that_stays(alice: User) -> None:
     sign_in(alice).post("/accounts/email/", {"action_remove": "", "email": MORE})
 
     assert sorted(message.to[0] for message in mail.outbox) == ["alice@example.com", MORE]
-    assert all(MORE in message.body for message in mail.outbox)
+    assert all(MORE_IN_MAILS in message.body for message in mail.outbox)
 
 
 def test_the_old_address_is_told_of_an_added_one_once_it_is_verified(alice: User) -> None:
@@ -162,10 +163,10 @@ def test_the_old_address_is_told_of_an_added_one_once_it_is_verified(alice: User
 
     [told] = mail.outbox
     assert (told.to, told.subject) == (["alice@example.com"], "An address was added to your account")
-    assert MORE in told.body
+    assert MORE_IN_MAILS in told.body
     [(html, kind)] = told.alternatives  # type: ignore[attr-defined]
     assert kind == "text/html"
-    assert MORE in html
+    assert MORE_IN_MAILS in html
 
 
 def test_who_signs_up_is_told_of_nothing() -> None:

@@ -547,8 +547,14 @@ def test_old_counts_are_deleted_in_batches() -> None:
         call_command("prune", "--older-than", "30", stdout=told)
 
     assert told.getvalue().splitlines() == [
-        "Would delete 0 deliveries and 3 counts of refusals, and would blank the addresses of 0 invites.",
-        "Deleted 0 deliveries and 3 counts of refusals, and blanked the addresses of 0 invites.",
+        (
+            "Would delete 0 deliveries and 3 counts of refusals, and would blank the addresses of 0 invites. "
+            "Would delete 0 accounts that were never verified."
+        ),
+        (
+            "Deleted 0 deliveries and 3 counts of refusals, and blanked the addresses of 0 invites. "
+            "Deleted 0 accounts that were never verified."
+        ),
     ]
     assert RefusedDelivery.objects.count() == 1
     assert sum(query["sql"].startswith('DELETE FROM "zammad_refused') for query in queries) == 2
