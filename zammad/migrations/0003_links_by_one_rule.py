@@ -11,8 +11,10 @@ def fill(apps, schema_editor):
     """Tell links that staff made from automatic ones, without moving any, and when deliveries came last."""
     alias = schema_editor.connection.alias
     linked = apps.get_model("zammad", "ZammadUser").objects.using(alias).exclude(user=None)
-    linked.update(link_kind="AUTOMATIC")
-    linked.filter(auto_link=False).update(link_kind="HAND")
+    # Each row is written once: PostgreSQL checks the foreign key of a row written again only when the
+    # transaction ends, and does not alter the table before.
+    untold = linked.filter(link_kind="")
+    untold.filter(auto_link=False).update(link_kind="HAND")
     entries = apps.get_model("admin", "LogEntry").objects.using(alias).filter(
         content_type__app_label="zammad",
         content_type__model="zammaduser",
@@ -21,7 +23,8 @@ def fill(apps, schema_editor):
     for object_id, message in entries.values_list("object_id", "change_message").iterator():
         person = linked_person(message)
         if person is not None and str(object_id).isdecimal():
-            linked.filter(pk=object_id, user=person).update(link_kind="HAND")
+            untold.filter(pk=object_id, user=person).update(link_kind="HAND")
+    untold.update(link_kind="AUTOMATIC")
     deliveries = apps.get_model("zammad", "WebhookDelivery").objects.using(alias)
     deliveries.update(last_received_at=models.F("received_at"))
 
