@@ -341,7 +341,7 @@ def test_a_user_who_moves_between_the_pages_counts_once(sandbox: Sandbox) -> Non
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 500])
 def test_a_search_that_is_refused_names_the_whole_import(sandbox: Sandbox, status: int) -> None:
-    sandbox.faults.set("GET /api/v1/users/search", Reply(status=status, body=b'{"error": "no"}'))
+    sandbox.faults.set("GET /api/v1/users/search", Reply(status=status, body=b'{"error": "no."}'))
 
     with pytest.raises(
         CommandError,
@@ -350,6 +350,14 @@ def test_a_search_that_is_refused_names_the_whole_import(sandbox: Sandbox, statu
         run("--changed-within", "1h")
 
     assert not ZammadUser.objects.exists()
+
+
+def test_a_search_without_an_end_names_the_whole_import(sandbox: Sandbox) -> None:
+    shown = [sandbox.user_json(3, names=True)]
+    sandbox.faults.set("GET /api/v1/users/search", Reply(body=json.dumps(shown).encode()))
+
+    with pytest.raises(CommandError, match=r"again and again\. Run the whole import instead"):
+        run("--changed-within", "1h")
 
 
 def test_a_search_that_ignores_the_window_stores_nothing_and_names_the_whole_import(

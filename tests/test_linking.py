@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -191,6 +192,25 @@ def test_a_stale_delivery_repairs_a_link_that_is_missing(carol: User) -> None:
 
     assert (delivery.outcome, delivery.detail) == ("STALE", "as new a version is stored; linked")
     assert links() == {57: (carol, "AUTOMATIC")}
+
+
+def test_the_receipt_of_what_was_applied_does_not_tell_of_a_retry_that_linked(carol: User) -> None:
+    EmailAddress.objects.filter(user=carol).update(verified=False)
+    delivery_id = str(uuid.uuid4())
+    body = json.dumps(
+        {"ticket": {"customer": {"id": 57, "email": carol.email, "updated_at": tick()}}}
+    ).encode()
+    apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+
+    for _attempt in range(3):
+        EmailAddress.objects.filter(user=carol).update(verified=True)
+        answered = apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+        assert (answered.outcome, answered.detail) == ("STALE", "as new a version is stored; linked")
+        EmailAddress.objects.filter(user=carol).update(verified=False)
+        apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+
+    receipt = WebhookDelivery.objects.get()
+    assert (receipt.outcome, receipt.detail) == ("APPLIED", "linked; link ended")
 
 
 @pytest.mark.parametrize("verified", [IN_LETTERS, IN_ASCII])

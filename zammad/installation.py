@@ -80,7 +80,7 @@ MEANINGS: Final[dict[Kind, dict[str, str]]] = {
         "active": "nothing {is} sent",
         "activator": "nothing {is} sent when a ticket is created or updated",
         "execution_condition_mode": "updates {are} sent only with a new article",
-        "condition": "other events {are} sent",
+        "condition": "it {is} sent for other events, or for fewer",
         "perform": "our webhook {is} not sent, or not alone",
     },
 }

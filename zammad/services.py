@@ -22,6 +22,7 @@ from zammad.client import (
     ZammadClient,
     ZammadError,
     ZammadRefused,
+    ZammadUnreadable,
 )
 from zammad.linking import settle_links
 from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery, ZammadUser
@@ -104,16 +105,24 @@ def apply_delivery(
         [(zammad_user, address_before, stored)] = store_users([data], now=now)
         delivery.outcome, delivery.detail = OUTCOMES[stored]
         delivery.zammad_user = zammad_user
-        delivery.pk = WebhookDelivery.objects.record(delivery).pk
+        receipt = WebhookDelivery.objects.record(delivery)
+        delivery.pk = receipt.pk
     # A crash before this is repaired by the retry, which finds a version as new.
     with transaction.atomic():
         changes = settle_links(
             zammad_users=[zammad_user], addresses=[address_before], delivery=delivery, now=now
         )
         if changes:
-            delivery.detail = "; ".join(filter(None, [delivery.detail, _told(changes, zammad_user)]))
-            WebhookDelivery.objects.filter(pk=delivery.pk).update(detail=delivery.detail)
+            told = _told(changes, zammad_user)
+            delivery.detail = _with(delivery.detail, told)
+            # The receipt may tell of an earlier body.
+            WebhookDelivery.objects.filter(pk=receipt.pk).update(detail=_with(receipt.detail, told))
     return delivery
+
+
+def _with(detail: str, told: str) -> str:
+    """Add to what a receipt tells, once: it may be added at every attempt."""
+    return "; ".join(dict.fromkeys([*filter(None, detail.split("; ")), told]))
 
 
 def _told(changes: Sequence[LinkChange], zammad_user: ZammadUser) -> str:
@@ -243,7 +252,10 @@ def _search(client: ZammadClient, window: timedelta, *, per_page: int) -> Iterat
     except ZammadRefused as refusal:
         if refusal.status in PASSING_STATUSES:
             raise
-        raise SearchUnusable(f"Zammad refuses the search for changed users. {refusal}.") from refusal
+        told = str(refusal).removesuffix(".")
+        raise SearchUnusable(f"Zammad refuses the search for changed users. {told}.") from refusal
+    except ZammadUnreadable as error:
+        raise SearchUnusable(str(error)) from error
 
 
 def _readable(records: Sequence[object], *, now: datetime) -> tuple[list[UserData], int]:
