@@ -1,9 +1,16 @@
-"""The cookie in which Django's messages travel to the next page, under the name that settings give it."""
+"""Cookies under the names that settings give them: Django's messages, and sign-ins of the version before."""
+
+from collections.abc import Callable
 
 from django.conf import settings
 from django.contrib.messages.storage.cookie import CookieStorage
 from django.contrib.messages.storage.fallback import FallbackStorage
 from django.contrib.messages.storage.session import SessionStorage
+from django.http import HttpRequest, HttpResponse
+
+from config.models import Session
+
+FORMER_SESSION_COOKIE = "sessionid"
 
 
 class MessageCookie(CookieStorage):
@@ -14,3 +21,35 @@ class Messages(FallbackStorage):
     """Keep messages in the cookie, and in the session what does not fit, as Django does by itself."""
 
     storage_classes = (MessageCookie, SessionStorage)
+
+
+class FormerSessionCookieMiddleware:
+    """Take a session that was carried over in the cookie it was begun with, and give it ours.
+
+    Another host of the domain can plant that cookie: no session that was begun since counts there.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        key = request.COOKIES.get(FORMER_SESSION_COOKIE)
+        if not key or settings.SESSION_COOKIE_NAME in request.COOKIES or not is_carried_over(key):
+            return self.get_response(request)
+        request.COOKIES[settings.SESSION_COOKIE_NAME] = key
+        response = self.get_response(request)
+        if settings.SESSION_COOKIE_NAME not in response.cookies:
+            response.set_cookie(
+                settings.SESSION_COOKIE_NAME,
+                key,
+                max_age=request.session.get_expiry_age(),
+                secure=settings.SESSION_COOKIE_SECURE,
+                httponly=True,
+                samesite=settings.SESSION_COOKIE_SAMESITE,
+            )
+        response.delete_cookie(FORMER_SESSION_COOKIE)
+        return response
+
+
+def is_carried_over(key: str) -> bool:
+    return key.isascii() and key.isalnum() and Session.objects.filter(pk=key, was_carried_over=True).exists()

@@ -33,6 +33,8 @@ class Session(AbstractBaseSession):
     client = models.CharField(max_length=CLIENT_LENGTH, default="")  # as it called itself at sign-in
     created_at = models.DateTimeField(default=timezone.now)
     last_used_at = models.DateTimeField(default=timezone.now)  # to the hour
+    # From the table of the version before: its browser may still send it in the cookie of that version.
+    was_carried_over = models.BooleanField(default=False)
 
     objects: ClassVar[SessionManager] = SessionManager()
 

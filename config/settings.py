@@ -106,6 +106,7 @@ MIDDLEWARE = [
     "config.refusals.BodyMiddleware",
     "config.middleware.ProbeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.cookies.FormerSessionCookieMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "config.way_back.WayBackMiddleware",

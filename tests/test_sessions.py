@@ -352,3 +352,35 @@ def test_the_nightly_job_removes_what_ended_and_what_was_carried_over(alice: Use
 
     assert list(Session.objects.values_list("pk", flat=True)) == [living]
     assert not FormerSession.objects.filter(pk=former).exists()
+
+
+def test_a_browser_of_before_keeps_its_sign_in_under_the_name_of_now(alice: User, settings: Settings) -> None:
+    # given a server that people come to by https, where cookies have got other names
+    settings.SESSION_COOKIE_NAME = "__Host-sessionid"
+    settings.SESSION_COOKIE_SECURE = True
+    former = former_session(alice)
+    carry_over()
+    browser = Client()
+    browser.cookies["sessionid"] = former
+
+    # when the browser comes with the cookie of before
+    answer = browser.get("/accounts/sessions/", secure=True)
+
+    # then it is signed in, and gets the cookie of now for it
+    assert answer.status_code == 200
+    cookie = answer.cookies["__Host-sessionid"]
+    assert (cookie.value, cookie["secure"], cookie["httponly"], cookie["path"]) == (former, True, True, "/")
+    assert answer.cookies["sessionid"].value == ""
+    assert browser.get("/accounts/sessions/", secure=True).status_code == 200
+
+
+def test_no_session_that_was_begun_since_counts_in_the_cookie_of_before(
+    alice: User, settings: Settings
+) -> None:
+    token = token_of(alice)
+    settings.SESSION_COOKIE_NAME = "__Host-sessionid"
+
+    for planted in (token, "", "x" * 40, "\u00e9"):
+        browser = Client()
+        browser.cookies["sessionid"] = planted
+        assert browser.get("/accounts/sessions/").status_code == 302

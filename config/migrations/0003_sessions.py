@@ -42,6 +42,7 @@ def carry_over(apps, schema_editor):
                     auth_hash=data.get("_auth_user_hash", "") if signed_in else "",
                     created_at=created_at,
                     last_used_at=created_at,
+                    was_carried_over=True,
                 )
             )
         except Exception:
@@ -75,6 +76,7 @@ class Migration(migrations.Migration):
                 ("client", models.CharField(default="", max_length=200)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("last_used_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("was_carried_over", models.BooleanField(default=False)),
                 (
                     "user",
                     models.ForeignKey(
