@@ -45,7 +45,7 @@ class FormerSessionCookieMiddleware:
                 max_age=request.session.get_expiry_age(),
                 secure=settings.SESSION_COOKIE_SECURE,
                 httponly=True,
-                samesite=settings.SESSION_COOKIE_SAMESITE,
+                samesite="Lax",
             )
         response.delete_cookie(FORMER_SESSION_COOKIE)
         return response

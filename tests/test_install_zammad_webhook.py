@@ -277,7 +277,8 @@ SPOILT_TRIGGER = {
         {"ticket.state_id": {"operator": "is", "value": ["1"]}},
         (
             '{"ticket.state_id": {"operator": "is", "value": ["1"]}}, not '
-            '{"ticket.action": {"operator": "is", "value": "update"}}: it was sent for other events, or for fewer'
+            '{"ticket.action": {"operator": "is", "value": "update"}}: '
+            "it was sent for other events, or for fewer"
         ),
     ),
     "perform": (
