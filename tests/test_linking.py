@@ -407,6 +407,23 @@ def test_deleting_many_people_at_once_ends_all_their_links(superuser: User, caro
     assert links() == {57: (None, ""), 58: (None, "")}
 
 
+def test_people_who_are_deleted_at_once_do_not_inherit_each_others_links(
+    superuser: User, carol: User, bob: User
+) -> None:
+    # given one address, verified in both spellings; whoever goes first would leave it to the other
+    deliver(57, IN_LETTERS)
+    for person, address in ((carol, IN_LETTERS), (bob, IN_ASCII)):
+        EmailAddress.objects.create(user=person, email=address, verified=True)
+
+    as_person(superuser).post(
+        url(User, "changelist"),
+        {"action": "delete_selected", "_selected_action": [carol.pk, bob.pk], "post": "yes"},
+    )
+
+    assert not User.objects.filter(pk__in=[carol.pk, bob.pk]).exists()
+    assert links() == {57: (None, "")}
+
+
 def test_the_command_that_makes_an_admin_links(monkeypatch: pytest.MonkeyPatch) -> None:
     waits()
     monkeypatch.setenv("NEW_PASSWORD", "swordfish-and-chips")

@@ -23,6 +23,7 @@ class ZammadConfig(AppConfig):
             (post_delete, addresses, doors.address_deleted),
             (post_save, people, doors.person_saved),
             (pre_delete, people, doors.person_leaves),
+            (post_delete, people, doors.person_left),
         ]
         for signal, sender, receiver in receivers:
             signal.connect(receiver, sender=sender, dispatch_uid=f"zammad.{receiver.__name__}")

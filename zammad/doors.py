@@ -7,7 +7,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Model, QuerySet
 from django.utils import timezone
 
-from zammad.linking import forget_person, settle_links
+from zammad.linking import release_person, settle_links
 
 
 def remember_address(*, instance: EmailAddress, raw: bool, **_: object) -> None:
@@ -24,7 +24,7 @@ def address_saved(*, instance: EmailAddress, raw: bool, **_: object) -> None:
 
 
 def address_deleted(*, instance: EmailAddress, origin: Model | QuerySet[Any], **_: object) -> None:
-    # The addresses of a person who is deleted go with them: `person_leaves` has settled that.
+    # The addresses of a person who is deleted go with them: `person_left` settles that.
     deleted = origin.model if isinstance(origin, QuerySet) else type(origin)
     if instance.verified and deleted is EmailAddress:
         settle_links(people=[instance.user_id], addresses=[instance.email], now=timezone.now())
@@ -43,7 +43,12 @@ def person_saved(
 
 
 def person_leaves(*, instance: AbstractBaseUser, **_: object) -> None:
-    forget_person(user_id=instance.pk, now=timezone.now())
+    instance.freed_addresses = release_person(user_id=instance.pk, now=timezone.now())  # type: ignore[attr-defined]
+
+
+def person_left(*, instance: AbstractBaseUser, **_: object) -> None:
+    freed: list[str] = instance.freed_addresses  # type: ignore[attr-defined]
+    settle_links(addresses=freed, now=timezone.now())
 
 
 def _verified(address: EmailAddress | None) -> set[tuple[int, str]]:

@@ -2,16 +2,16 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
@@ -20,11 +20,15 @@ from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 
 Actor: TypeAlias = AbstractUser | AnonymousUser
 Why = LinkChange.Why
+T = TypeVar("T")
 
 # The first half of the keys of PostgreSQL's advisory locks; the second half stands for an address.
 LOCKS: Final = 0x5A4C
 # Each look around may find addresses that were not locked. People rarely have several.
 LOOKS: Final = 5
+# PostgreSQL's code for it, and after how many of them one more is a failure.
+DEADLOCK: Final = "40P01"
+DEADLOCKS: Final = 3
 
 
 class LinkNotPermitted(PermissionDenied):
@@ -118,9 +122,8 @@ class Neighbourhood:
         zammad_users: Collection[int],
         people: Collection[int] = (),
         addresses: Iterable[str] = (),
-        without: int | None = None,
     ) -> "Neighbourhood":
-        """Read what surrounds Zammad users and people (primary keys) and addresses, `without` a person."""
+        """Read what surrounds Zammad users and people (primary keys) and addresses."""
         found = list(ZammadUser.objects.filter(pk__in=zammad_users)) if zammad_users else []
         people = {*people, *_linked(found)}
         spelt = _spelt([*addresses, *(each.email for each in found)])
@@ -147,7 +150,7 @@ class Neighbourhood:
             spelt |= unread
         holders = defaultdict[str, set[int]](set)
         for claim in claims:
-            if claim.counts and claim.user_id != without:
+            if claim.counts:
                 holders[ascii_form(claim.email)].add(claim.user_id)
         return cls(zammad_users=found, holders=holders, addresses=frozenset(map(ascii_form, spelt)))
 
@@ -157,7 +160,6 @@ def settle_links(
     zammad_users: Collection[ZammadUser] = (),
     people: Collection[int] = (),
     addresses: Collection[str] = (),
-    without: int | None = None,
     delivery: WebhookDelivery | None = None,
     now: datetime,
 ) -> list[LinkChange]:
@@ -167,7 +169,7 @@ def settle_links(
     before any of the rows of Zammad users is locked. An address is locked while links that depend
     on it are settled, so of two changes at once the later one sees both.
 
-    :param people: primary keys; `without` is a person who is being deleted.
+    :param people: primary keys.
     :param delivery: the receipt of what brought the change.
     """
     pks = [each.pk for each in zammad_users]
@@ -176,9 +178,7 @@ def settle_links(
     for _look in range(LOOKS):
         with transaction.atomic():
             _lock(locked)
-            around = Neighbourhood.around(
-                zammad_users=pks, people=people, addresses=addresses, without=without
-            )
+            around = Neighbourhood.around(zammad_users=pks, people=people, addresses=addresses)
             if around.addresses <= locked:
                 changes = _apply(around, delivery=delivery, now=now)
                 if changes is not None:
@@ -189,6 +189,20 @@ def settle_links(
     return []  # others have changed this at every look, and each of them settles what they changed
 
 
+def again_after_deadlock(settle: Callable[[], T]) -> T:
+    """Settle, and once more if PostgreSQL chose this transaction to end a deadlock.
+
+    One transaction may settle several changes, as admin's actions do, and so lock in any order.
+    """
+    for _attempt in range(DEADLOCKS):
+        try:
+            return settle()
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", "") != DEADLOCK or connection.in_atomic_block:
+                raise
+    return settle()
+
+
 def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) -> None:
     """Settle the link of a person if a Zammad user with one of their addresses is not linked to them."""
     others = ZammadUser.objects.filter(email__in=_spelt(addresses)).exclude(user=user_id)
@@ -196,13 +210,19 @@ def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) ->
         settle_links(people=[user_id], addresses=addresses, now=now)
 
 
-def forget_person(*, user_id: int, now: datetime) -> None:
-    """End the link of a person who is about to be deleted; what they leave may link somebody else."""
+def release_person(*, user_id: int, now: datetime) -> list[str]:
+    """End the link of a person who is about to be deleted, and return the addresses that this frees.
+
+    Settle those once the person is gone, with whoever is deleted in the same breath: none of them
+    may be linked meanwhile.
+    """
     with transaction.atomic():
         addresses = _hold(people=[user_id])
+        # Nor may staff link them: a person without addresses is locked by their row alone.
+        list(get_user_model()._default_manager.select_for_update().filter(pk=user_id))
         linked = list(ZammadUser.objects.select_for_update().filter(user=user_id))
         _write({each: Decision(None, Why.PERSON_DELETED) for each in linked}, now=now)
-        settle_links(zammad_users=linked, addresses=addresses, without=user_id, now=now)
+        return addresses
 
 
 def explain(zammad_user: ZammadUser) -> Why:
@@ -284,13 +304,23 @@ def _write(
     )
 
 
-def _hold(*, zammad_users: Collection[ZammadUser] = (), people: Collection[int] = ()) -> list[str]:
-    """Lock the addresses of Zammad users and people, and return them."""
+def _hold(*, zammad_users: Collection[int] = (), people: Collection[int] = ()) -> list[str]:
+    """Lock all that surrounds Zammad users and people (primary keys), and return their addresses.
+
+    What is settled later in the transaction then waits for no lock, and nobody for two in turn.
+    """
+    locked = frozenset[str]()
+    for _look in range(LOOKS):
+        with transaction.atomic():
+            _lock(locked)
+            around = Neighbourhood.around(zammad_users=zammad_users, people=people)
+            if around.addresses <= locked:
+                break
+            transaction.set_rollback(True)
+        locked |= around.addresses
     verified = EmailAddress.objects.filter(user__in=people, verified=True).values_list("email", flat=True)
-    addresses = [*verified, *(each.email for each in zammad_users)]
-    linked = ZammadUser.objects.filter(user__in=people).values_list("email", flat=True)
-    _lock(map(ascii_form, [*addresses, *linked]))
-    return addresses
+    linked = Q(pk__in=zammad_users) | Q(user__in=people)
+    return [*verified, *ZammadUser.objects.filter(linked).values_list("email", flat=True)]
 
 
 def _lock(addresses: Iterable[str]) -> None:
@@ -386,10 +416,8 @@ def _found(zammad_user_id: int, *, people: Collection[int] = ()) -> ZammadUser:
 
     :raises ZammadUserNotFound:
     """
-    rows = ZammadUser.objects.filter(pk=zammad_user_id)
-    read = list(rows)
-    _hold(zammad_users=read, people=[*people, *_linked(read)])
-    zammad_user = rows.select_for_update().first()
+    _hold(zammad_users=[zammad_user_id], people=people)
+    zammad_user = ZammadUser.objects.select_for_update().filter(pk=zammad_user_id).first()
     if zammad_user is None:
         raise ZammadUserNotFound
     return zammad_user

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Final
 
 from allauth.account.models import EmailAddress
@@ -24,7 +25,7 @@ from zammad.client import (
     ZammadRefused,
     ZammadUnreadable,
 )
-from zammad.linking import settle_links
+from zammad.linking import again_after_deadlock, settle_links
 from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery, ZammadUser
 from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
 
@@ -108,16 +109,29 @@ def apply_delivery(
         receipt = WebhookDelivery.objects.record(delivery)
         delivery.pk = receipt.pk
     # A crash before this is repaired by the retry, which finds a version as new.
+    again_after_deadlock(lambda: _settle(delivery, receipt, zammad_user, address_before, now=now))
+    return delivery
+
+
+def _settle(
+    delivery: WebhookDelivery,
+    receipt: WebhookDelivery,
+    zammad_user: ZammadUser,
+    address_before: str,
+    *,
+    now: datetime,
+) -> None:
+    """Settle what a delivery changed, and tell of it in the delivery and its receipt."""
     with transaction.atomic():
         changes = settle_links(
             zammad_users=[zammad_user], addresses=[address_before], delivery=delivery, now=now
         )
         if changes:
             told = _told(changes, zammad_user)
-            delivery.detail = _with(delivery.detail, told)
             # The receipt may tell of an earlier body.
             WebhookDelivery.objects.filter(pk=receipt.pk).update(detail=_with(receipt.detail, told))
-    return delivery
+    if changes:
+        delivery.detail = _with(delivery.detail, told)
 
 
 def _with(detail: str, told: str) -> str:
@@ -298,10 +312,13 @@ def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
     ]
     for start in range(0, len(touched), SETTLED_AT_ONCE):
         batch = touched[start : start + SETTLED_AT_ONCE]
-        settle_links(
-            zammad_users=[row for row, _before in batch],
-            addresses=[before for _row, before in batch],
-            now=now,
+        again_after_deadlock(
+            partial(
+                settle_links,
+                zammad_users=[row for row, _before in batch],
+                addresses=[before for _row, before in batch],
+                now=now,
+            )
         )
     return {row.zammad_id: stored for row, _before, stored in results}
 
