@@ -11,13 +11,14 @@ from unittest.mock import DEFAULT
 
 import psycopg
 import pytest
+from allauth.account.models import EmailAddress
 from django.contrib.auth.models import Permission, User
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests.factories import UserFactory, ZammadUserFactory
 from zammad.client import get_client
-from zammad.linking import AlreadyLinked, link_by_hand, settle_links
+from zammad.linking import AlreadyLinked, decide, link_by_hand, settle_links
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
 from zammad.services import apply_delivery, import_users
@@ -160,19 +161,20 @@ def test_a_delivery_settles_again_after_a_deadlock(carol: User) -> None:
     assert WebhookDelivery.objects.get().detail == "linked"
 
 
-def test_an_import_settles_again_after_a_deadlock_and_fails_after_many(sandbox: Sandbox) -> None:
-    sandbox.add_user("dana@example.com")
-    dana = UserFactory(email="dana@example.com")
-    settled = mock.Mock(side_effect=[deadlock(), DEFAULT], wraps=settle_links)
-    with mock.patch("zammad.services.settle_links", settled):
-        import_users(client=get_client(), now=timezone.now())
+def test_a_person_who_verifies_an_address_settles_again_after_a_deadlock(carol: User) -> None:
+    delivering(at(1))()
+    EmailAddress.objects.filter(user=carol).update(verified=False)
+    address = EmailAddress.objects.get(user=carol)
+    address.verified = True
+    with mock.patch("zammad.linking.decide", mock.Mock(side_effect=[deadlock(), DEFAULT], wraps=decide)):
+        address.save()
 
-    assert ZammadUser.objects.get(user=dana).email == "dana@example.com"
+    assert ZammadUser.objects.get().user == carol
     with (
-        mock.patch("zammad.services.settle_links", side_effect=[deadlock() for _ in range(9)]),
+        mock.patch("zammad.linking.decide", side_effect=[deadlock() for _ in range(9)]),
         pytest.raises(OperationalError),
     ):
-        import_users(client=get_client(), now=timezone.now())
+        address.delete()
 
 
 def deadlock() -> OperationalError:

@@ -174,11 +174,22 @@ def settle_links(
     """
     pks = [each.pk for each in zammad_users]
     addresses = [*addresses, *(each.email for each in zammad_users)]
+    return again_after_deadlock(lambda: _settle(pks, people, addresses, delivery=delivery, now=now))
+
+
+def _settle(
+    zammad_users: Collection[int],
+    people: Collection[int],
+    addresses: Collection[str],
+    *,
+    delivery: WebhookDelivery | None,
+    now: datetime,
+) -> list[LinkChange]:
     locked = frozenset(map(ascii_form, addresses)) - {""}
     for _look in range(LOOKS):
         with transaction.atomic():
             _lock(locked)
-            around = Neighbourhood.around(zammad_users=pks, people=people, addresses=addresses)
+            around = Neighbourhood.around(zammad_users=zammad_users, people=people, addresses=addresses)
             if around.addresses <= locked:
                 changes = _apply(around, delivery=delivery, now=now)
                 if changes is not None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from functools import partial
 from typing import Any, Final
 
 from allauth.account.models import EmailAddress
@@ -312,13 +311,10 @@ def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
     ]
     for start in range(0, len(touched), SETTLED_AT_ONCE):
         batch = touched[start : start + SETTLED_AT_ONCE]
-        again_after_deadlock(
-            partial(
-                settle_links,
-                zammad_users=[row for row, _before in batch],
-                addresses=[before for _row, before in batch],
-                now=now,
-            )
+        settle_links(
+            zammad_users=[row for row, _before in batch],
+            addresses=[before for _row, before in batch],
+            now=now,
         )
     return {row.zammad_id: stored for row, _before, stored in results}
 
