@@ -34,7 +34,7 @@ class Session(AbstractBaseSession):
     created_at = models.DateTimeField(default=timezone.now)
     last_used_at = models.DateTimeField(default=timezone.now)  # to the hour
     # From the table of the version before: its browser may still send it in the cookie of that version.
-    was_carried_over = models.BooleanField(default=False)
+    was_carried_over = models.BooleanField(default=False, db_default=False)
 
     objects: ClassVar[SessionManager] = SessionManager()
 

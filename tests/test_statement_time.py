@@ -147,7 +147,7 @@ def test_clients_hear_in_their_own_form_that_the_database_takes_too_long(server:
             )
         )
     # Already who asks is not known.
-    with locked(server, "django_session"):
+    with locked(server, "config_session"):
         answers.append(server.ask(session, query, id=node_id(plan)))
     for answer in answers:
         assert answer.status == 503

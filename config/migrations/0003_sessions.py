@@ -76,7 +76,7 @@ class Migration(migrations.Migration):
                 ("client", models.CharField(default="", max_length=200)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("last_used_at", models.DateTimeField(default=django.utils.timezone.now)),
-                ("was_carried_over", models.BooleanField(default=False)),
+                ("was_carried_over", models.BooleanField(db_default=False, default=False)),
                 (
                     "user",
                     models.ForeignKey(

@@ -49,6 +49,8 @@ To try it, ask for a session token:
 
 """
 
+asked_to_stop = threading.Event()
+
 
 class Command(BaseCommand):
     help = "Migrate, make demo data, start the Zammad sandbox unless ZAMMAD_URL is set, and serve."
@@ -113,6 +115,8 @@ class Command(BaseCommand):
             BANNER.format(url=url, zammad=zammad, accounts="" if listens_widely else ACCOUNTS.format(url=url))
         )
         self.stdout.flush()  # also into a file
+        if asked_to_stop.is_set():  # while a callback ran, in which Python drops what is raised
+            raise KeyboardInterrupt
         # The production server in one process, so that its edges are met in development, too.
         application = Application(
             get_wsgi_application(), threads=settings.WEB_THREADS, room=Room.of_one_process()
@@ -121,6 +125,7 @@ class Command(BaseCommand):
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    asked_to_stop.set()
     raise KeyboardInterrupt
 
 
