@@ -42,7 +42,7 @@ ERRORS = {
     413: ("too_large", gettext_lazy("The request is too large.")),
     429: ("rate_limited", gettext_lazy("Too many requests. Wait a moment, then try again.")),
     500: ("internal_error", gettext_lazy("Something went wrong here. Try again later.")),
-    503: ("unavailable", gettext_lazy("This is not available just now. Try again soon.")),
+    503: ("service_unavailable", gettext_lazy("This is not available just now. Try again soon.")),
 }
 
 

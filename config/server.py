@@ -139,10 +139,22 @@ def work(number: int, opened: socket.socket, numbers: MutableSequence[int]) -> N
         get_wsgi_application(), threads=settings.WEB_THREADS, room=Room(numbers, number)
     )
     logger.info("Started worker-%d", number + 1)
-    # Uvicorn ends what has begun, and then raises the signal again: it must not cut off what is written last.
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda _number, _frame: None)
-    uvicorn_server(application, stop_seconds=STOP_SECONDS).run([opened])
+    serve(application, opened, stop_seconds=STOP_SECONDS)
+
+
+def serve(application: Application, opened: socket.socket, *, stop_seconds: int) -> None:
+    """Serve until a signal says to stop, and return once what has begun is done.
+
+    Uvicorn raises the signal again at its end: with its own action that would cut off what is written last.
+    """
+    server = uvicorn_server(application, stop_seconds=stop_seconds)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, stop)
+    server.run([opened])
 
 
 def stop_with_parent() -> None:

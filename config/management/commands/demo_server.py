@@ -17,7 +17,7 @@ from django.core.wsgi import get_wsgi_application
 
 from config.management.commands.serve import refuse_taken_port
 from config.room import Room
-from config.server import listening, uvicorn_server
+from config.server import listening, serve
 from config.serving import Application
 from plans.management.commands import demo_data
 from zammad.sandbox import COUNTED_AFTER, Sandbox
@@ -115,13 +115,13 @@ class Command(BaseCommand):
             BANNER.format(url=url, zammad=zammad, accounts="" if listens_widely else ACCOUNTS.format(url=url))
         )
         self.stdout.flush()  # also into a file
-        if asked_to_stop.is_set():  # while a callback ran, in which Python drops what is raised
-            raise KeyboardInterrupt
         # The production server in one process, so that its edges are met in development, too.
         application = Application(
             get_wsgi_application(), threads=settings.WEB_THREADS, room=Room.of_one_process()
         )
-        uvicorn_server(application, stop_seconds=1).run([listening(settings.HOST, settings.PORT)])
+        opened = listening(settings.HOST, settings.PORT)
+        if not asked_to_stop.is_set():  # as when a callback ran, in which Python drops what is raised
+            serve(application, opened, stop_seconds=1)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
