@@ -8,10 +8,19 @@ from typing import Any
 
 from allauth.account.internal.flows.login import record_authentication
 from allauth.account.models import EmailAddress
+from allauth.core import context as current
 from allauth.core.internal.cryptokit import compare_user_code
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
-from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, hotp_value, yield_hotp_counters_from_time
+from allauth.mfa.totp.internal import auth as totp
+from allauth.mfa.totp.internal.auth import (
+    SECRET_SESSION_KEY,
+    TOTP,
+    format_hotp_value,
+    generate_totp_secret,
+    hotp_value,
+    yield_hotp_counters_from_time,
+)
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -56,14 +65,14 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth h
             raise ValidationError(message, code="second_factor_unreadable") from None
 
 
-def validate_once(totp: TOTP, code: str) -> bool:
+def validate_once(factor: TOTP, code: str) -> bool:
     """Accept a code of an authenticator app that is of now and newer than the last one accepted.
 
     Under the lock of the row: allauth remembers used codes in the cache, which forgets, and which
     two processes may ask at the same moment.
     """
     with transaction.atomic():
-        row = Authenticator.objects.select_for_update().filter(pk=totp.instance.pk).first()
+        row = Authenticator.objects.select_for_update().filter(pk=factor.instance.pk).first()
         if row is None:
             return False
         secret = totp_secret(row)
@@ -83,6 +92,19 @@ def totp_secret(row: Authenticator) -> str:
 
 
 TOTP.validate_code = validate_once
+
+
+def secret_to_set_up(regenerate: bool = False) -> str:
+    """Return the secret of an app that is being set up; a session is a row, so it is encrypted there, too."""
+    session = current.request.session
+    if not regenerate and (kept := session.get(SECRET_SESSION_KEY)):
+        return SecondFactorAdapter().decrypt(kept)
+    secret: str = generate_totp_secret()
+    session[SECRET_SESSION_KEY] = SecondFactorAdapter().encrypt(secret)
+    return secret
+
+
+totp.get_totp_secret = secret_to_set_up
 
 
 def remember_use(request: HttpRequest, user: User, authenticator: Authenticator, **_signal: Any) -> None:

@@ -23,6 +23,7 @@ from pytest_django import Settings
 
 from config.models import Attempt
 from config.second_factor import SecondFactorAdapter
+from config.sessions import SessionStore
 from tests.factories import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -125,6 +126,18 @@ def test_a_factor_is_set_up_and_asked_for_headless(alice: User, clock: Any) -> N
     done = api("POST", "/auth/2fa/authenticate", {"code": code_now(secret)}, unfinished)
     assert done.status_code == 200
     assert graphql(done.json()["meta"]["session_token"]).status_code == 200
+
+
+def test_a_secret_that_is_offered_stands_in_no_row_in_clear(alice: User) -> None:
+    token = log_in(alice).json()["meta"]["session_token"]
+    secret = api("GET", "/account/authenticators/totp", token=token).json()["meta"]["secret"]
+
+    # A session is a row: signed, and readable by whoever has a copy.
+    kept = json.dumps(SessionStore(token).load())
+    assert "mfa.totp.secret" in kept
+    assert secret not in kept
+    assert api("POST", "/account/authenticators/totp", {"code": code_now(secret)}, token).status_code == 200
+    assert "mfa.totp.secret" not in json.dumps(SessionStore(token).load())
 
 
 @pytest.mark.parametrize("path", ["/accounts/2fa/totp/activate/", "/accounts/2fa/recovery-codes/"])
