@@ -7,6 +7,7 @@ The parent owns the socket and the count of what bodies hold; it starts a worker
 
 import asyncio
 import ctypes
+import json
 import logging
 import logging.config
 import multiprocessing
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import MutableSequence
+from http import HTTPStatus
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -28,6 +30,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from config.bodies import GRAPHQL, UNREADABLE
 from config.room import Room
 from config.serving import Application
 
@@ -38,9 +41,12 @@ HEAD_SECONDS: Final = 20  # for the head of a request, from the connection or it
 HEAD_BYTES: Final = 64 * 1024
 IDLE_SECONDS: Final = 75  # longer than proxies keep idle connections: they hang up first
 ANSWER_SECONDS: Final = 60  # in which a client must take something of its answer
+FIRST_LINE_BYTES: Final = 1024
 BACKLOG: Final = 1024
 CONNECTIONS: Final = 8192  # of one process, where the system allows as many files
 RESPAWN_SECONDS: Final = 1.0
+API: Final = "/_allauth/"
+JSON: Final = "application/json"
 
 
 class Protocol(HttpToolsProtocol):
@@ -49,6 +55,7 @@ class Protocol(HttpToolsProtocol):
     head_timer: asyncio.TimerHandle | None = None
     head_size = 0
     in_head = True
+    first_line = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -60,6 +67,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.in_head:
+            if self.head_size == 0:
+                self.first_line = data[:FIRST_LINE_BYTES]
             self.head_size += len(data)
             if self.head_timer is None:
                 self.head_timer = self.loop.call_later(HEAD_SECONDS, self.give_up)
@@ -87,6 +96,13 @@ class Protocol(HttpToolsProtocol):
         cycle.keep_alive = False
         return True
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP in the form that its client speaks, and hang up."""
+        content_type, body = refusal_of_the_unreadable(path_in(self.first_line), msg)
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        self.transport.close()
+
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: who asks for another protocol is answered by this one, as HTTP has it."""
 
@@ -98,6 +114,23 @@ class Protocol(HttpToolsProtocol):
     def give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def path_in(first_line: bytes) -> str:
+    """Return the path that a request seems to be for, as far as that can be told."""
+    words = first_line.split(b"\r\n", 1)[0].split(b" ")
+    return words[1].split(b"?", 1)[0].decode("latin-1") if len(words) > 1 else ""
+
+
+def refusal_of_the_unreadable(path: str, message: str) -> tuple[str, bytes]:
+    """Return the type and the text of a refusal for which no request can be made."""
+    if path.startswith(API):
+        errors = [{"code": "bad_request", "message": message}]
+        return JSON, json.dumps({"status": HTTPStatus.BAD_REQUEST, "errors": errors}).encode()
+    if path in GRAPHQL:
+        error = {"message": message, "extensions": {"code": UNREADABLE.code}}
+        return JSON, json.dumps({"errors": [error]}).encode()
+    return "text/plain; charset=utf-8", message.encode()
 
 
 def uvicorn_server(application: Any, *, stop_seconds: int) -> uvicorn.Server:

@@ -266,6 +266,33 @@ def test_chunks_that_are_none_end_the_connection(server: ProductionServer, bad: 
         assert wire.has_ended()
 
 
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "BREW {path} HTTP/1.1",
+        "post {path} HTTP/1.1",
+        "POST {path}?next=x HTTP/9.9",
+        "POST {path} HTTP/1.1\r\nNo header",
+    ],
+)
+@pytest.mark.parametrize("path", [LOGIN, "/_allauth/", GRAPHQL, SIGN_IN_PAGE])
+def test_what_is_no_http_is_refused_in_the_form_of_its_path(
+    server: ProductionServer, request_line: str, path: str
+) -> None:
+    with Wire(server.port, request_line.format(path=path).encode() + b"\r\nHost: 127.0.0.1\r\n\r\n") as wire:
+        answer = wire.answer()
+
+        assert answer.status == 400
+        assert wire.has_ended()
+    if path == SIGN_IN_PAGE:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        return
+    assert answer.headers["Content-Type"].startswith(JSON)
+    told = answer.json()
+    assert told["errors"][0]["message"]
+    assert path == GRAPHQL or (told["status"], told["errors"][0]["code"]) == (400, "bad_request")
+
+
 def test_http_1_0_has_no_chunks(server: ProductionServer) -> None:
     request = head("POST", GRAPHQL, "Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0")
 
