@@ -17,6 +17,7 @@ from django.contrib.auth.forms import AdminUserCreationForm
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -134,6 +135,17 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     )
     readonly_fields = ("last_login", "date_joined")
     actions = ("reset_second_factor",)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        # Django also follows relations that lead to people: a session's primary key is its key, and a
+        # list that tells with which letter it begins tells all of it.
+        field = lookup.split(LOOKUP_SEP)[0]
+        known = {
+            "pk",
+            "groups",
+            *(name for each in self.opts.concrete_fields for name in (each.name, each.attname)),
+        }
+        return field in known and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         refuse_save_as_new(self, request)

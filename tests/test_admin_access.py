@@ -276,3 +276,36 @@ def test_no_page_of_admin_holds_the_key_of_a_session(superuser: User, dana: User
 
     assert f"Session of user {dana.pk}" in page
     assert keys[0] not in page
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "session",
+        "session__in",
+        "session__pk__startswith",
+        "session__session_key__startswith",
+        "session__session_data__contains",
+        "authenticator__data__contains",
+        "password__startswith",
+    ],
+)
+def test_no_list_of_people_answers_questions_about_a_secret(clerk: User, dana: User, lookup: str) -> None:
+    clerk.user_permissions.add(Permission.objects.get(codename="view_user"))
+    key = Session.objects.get(user=dana).pk
+    value = key if lookup in {"session", "session__in"} else key[:6]
+
+    answer = as_person(clerk).get(url(User, "changelist"), {lookup: value})
+
+    assert answer.status_code == 400
+    assert "dana@example.com" not in answer.content.decode()
+
+
+def test_a_list_of_people_is_filtered_by_what_it_shows(superuser: User, support: User) -> None:
+    [group] = support.groups.all()
+
+    for query in ({"is_superuser__exact": "0"}, {"groups__id__exact": group.pk}, {"pk": support.pk}):
+        page = as_person(superuser).get(url(User, "changelist"), query).content.decode()
+
+        assert support.email in page
+        assert f"/admin/auth/user/{superuser.pk}/change/" not in page
