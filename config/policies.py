@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from django.conf import settings
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
 from config import way_back
+from config.postgresql.statements import statements_within
 from plans.settings import PlanSettings
+
+logger = logging.getLogger(__name__)
 
 # Everything comes from files of ours; nothing stands in the page itself, and nobody may frame it.
 STRICT = {
@@ -78,10 +85,23 @@ def policy_for(request: HttpRequest, response: HttpResponse) -> Mapping[str, str
     leads to that page, and so does a sign-in on the way to an invite that one has used already.
     """
     is_page = response.get("Content-Type", "").startswith("text/html") and not response.has_header("Location")
-    if not is_page or not (way_back.is_invite_page(request) or way_back.token_of(request)):
+    # A failure has no form that leads there, and the database may be what failed.
+    if not is_page or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return STRICT
-    target = source_of(PlanSettings.current().invite_accepted_url)
+    if not (way_back.is_invite_page(request) or way_back.token_of(request)):
+        return STRICT
+    target = source_of(page_after_an_invite())
     return {**STRICT, "form-action": f"'self' {target}"} if target else STRICT
+
+
+def page_after_an_invite() -> str:
+    """Return where an accepted invite leads; empty where the database does not tell in time."""
+    try:
+        with statements_within(settings.DATABASE_STATEMENT_SECONDS):
+            return PlanSettings.current().invite_accepted_url
+    except DatabaseError as error:
+        logger.warning("A policy was written without the page after an invite: %s", type(error).__name__)
+        return ""
 
 
 def source_of(page: str) -> str:

@@ -164,9 +164,15 @@ def test_clients_hear_in_their_own_form_that_the_database_takes_too_long(server:
         page = server.get("/", Cookie=f"sessionid={session}")
     assert (signed.status, signed.headers["Retry-After"]) == (503, "30")
     assert signed.json()["status"] == 503
-    assert signed.json()["errors"][0]["code"] == "service_unavailable"
+    assert signed.json()["errors"][0]["code"] == "unavailable"
     assert (page.status, page.headers["Retry-After"]) == (503, "30")
     assert b"Please try again soon" in page.body
+
+    # What an answer is given on its way out is bounded as well.
+    with locked(server, "constance_constance"):
+        invite = server.get("/invites/unknown/", Cookie=f"sessionid={session}")
+    assert invite.seconds < 30
+    assert "form-action 'self';" in invite.headers["Content-Security-Policy"]
 
     # Zammad takes everything else for a refusal, too, and sends again.
     with locked(server, "zammad_webhookdelivery"):
