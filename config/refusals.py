@@ -7,8 +7,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from config.answers import try_again
 from config.bodies import (
     GRAPHQL,
+    PASSWORDS_BUSY,
     REFUSAL,
     RETRY_AFTER,
     TOO_LARGE,
@@ -52,6 +54,8 @@ def in_the_form_of(request: HttpRequest, refusal: Refusal) -> HttpResponse:
     if request.path_info == WEBHOOK:
         return refuse_unread(request, refusal.status, refusal.line)
     message = _(refusal.message)
+    if refusal is PASSWORDS_BUSY:
+        return try_again(request, "passwords_busy", message, seconds=RETRY_AFTER)
     if request.path_info in GRAPHQL:
         return graphql_refusal(request, refusal.status, message, refusal.code)
     return HttpResponse(f"{message}\n", status=refusal.status, content_type="text/plain; charset=utf-8")

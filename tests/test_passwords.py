@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.hashers import (
@@ -24,6 +25,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from config import passwords
+from config.bodies import PASSWORDS_BUSY, REFUSAL
 from config.passwords import MAY_WAIT, PasswordsBusy, place_to_hash
 from config.settings import PASSWORD_HASHERS
 
@@ -157,3 +159,17 @@ def test_admin_takes_a_place_before_its_transaction(
 
     assert answer.status_code == 503
     assert os.listdir(settings.LOCKS_DIR) == ["hashing-0"]
+
+
+@pytest.mark.django_db
+def test_whoever_waits_at_the_door_in_vain_hears_the_same(client: Client) -> None:
+    turned_away: dict[str, Any] = {REFUSAL: PASSWORDS_BUSY}  # as the server tells that nobody became free
+
+    for path in ("/accounts/login/", "/admin/auth/user/add/"):
+        page = client.post(path, {}, **turned_away)
+        assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
+        assert "Too many people are signing in at this moment." in page.content.decode()
+        assert page.headers["Content-Type"].startswith("text/html")
+    answer = client.post("/_allauth/app/v1/auth/login", {}, content_type="application/json", **turned_away)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json()["errors"][0]["code"] == "passwords_busy"
