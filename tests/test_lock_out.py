@@ -16,6 +16,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from config.models import Attempt
+from config.settings import ACCOUNT_RATE_LIMITS
 
 pytestmark = pytest.mark.django_db
 
@@ -249,3 +250,22 @@ def test_what_is_counted_names_nobody_and_is_pruned() -> None:
     call_command("prune", older_than=1)
 
     assert kept.all().count() == 2
+
+
+def test_a_session_that_is_not_ones_own_tries_no_passwords_for_days(settings: Settings) -> None:
+    settings.ACCOUNT_RATE_LIMITS = ACCOUNT_RATE_LIMITS
+    client = Client()
+    by_page(client)
+    tried = {"password1": "another-horse-battery", "password2": "another-horse-battery"}
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(10):
+            for number in range(5):
+                form = {"oldpassword": f"guess-{number}", **tried}
+                assert client.post("/accounts/password/change/", form).status_code == 200
+            clock.shift(61)
+
+        refused = client.post("/accounts/password/change/", {"oldpassword": PASSWORD, **tried})
+
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) > 60
+    assert by_page(Client()).status_code == 302
