@@ -96,7 +96,7 @@ MAX_REPEATS = 20
 MAX_GROWTH = 2
 # Each error looks for its line in the whole text.
 MAX_LINES = 5_000
-MAX_ERRORS = 10
+MAX_ERRORS = 5
 MAX_MESSAGE = 300  # characters
 # Where counting stops: fragments can multiply beyond all numbers.
 MANY = 10**9

@@ -528,3 +528,9 @@ def test_a_refusal_repeats_little_of_what_was_sent() -> None:
 
     assert "errors" in response.json()
     assert len(response.content) < 10_000
+
+
+def test_a_document_full_of_mistakes_hears_of_a_few() -> None:
+    errors = post(Client(), "{ __typename" + " @aa" * 10 + " }").json()["errors"]
+
+    assert len(errors) == limits.MAX_ERRORS + 1  # the last says that there are more
