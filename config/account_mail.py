@@ -1,6 +1,6 @@
 """The mails about accounts: how many a mailbox gets, and that they tell nobody who has an account.
 
-Whoever is not signed in is answered before the mail is sent, and after the same work whether there is
+A request without a sign-in is answered before the mail is sent, and after the same work whether there is
 an account, the mail is over its limit, or the mail server is silent. A process that ends sends what it
 has taken first; one that is killed loses it, and the person asks for another code.
 """

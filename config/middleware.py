@@ -104,7 +104,7 @@ class ProbeMiddleware:
 class StatementMiddleware:
     """End each statement of a request that takes too long, and tell its client to try again.
 
-    Wherever it was met, also in other middleware, and whoever has made something of the error.
+    Wherever it was met, also in other middleware, and whatever was made of the error.
     """
 
     def __init__(self, get_response: GetResponse) -> None:

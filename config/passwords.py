@@ -44,7 +44,7 @@ class PasswordsBusy(Exception):
 
 @contextmanager
 def place_to_hash() -> Iterator[None]:
-    """Hold one of the machine's places for hashing. Whoever has one already keeps it.
+    """Hold one of the machine's places for hashing. A thread that has one keeps it.
 
     To wait in a transaction would keep others from writing: take the place before.
 
@@ -82,7 +82,7 @@ def _wait_without_connection() -> None:
 
 def _lock_a_file(ends_at: float) -> int:
     """:raises PasswordsBusy:"""
-    # Processes that wait look every POLL: whoever has just had a place lets them go first.
+    # Processes that wait look every POLL: one that has just had a place lets them go first.
     time.sleep(max(0.0, min(2 * POLL, _released_at + 2 * POLL - time.monotonic())))
     waits = False
     while True:

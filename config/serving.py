@@ -76,7 +76,7 @@ class Threads:
             answer, error = None, None
             try:
                 answer = Answer(self.wsgi, environ)
-            except BaseException as raised:  # noqa: BLE001  # it belongs to whoever waits
+            except BaseException as raised:  # noqa: BLE001  # it is raised where the answer is awaited
                 error = raised
             with suppress(RuntimeError):  # the server has stopped, and nobody waits any more
                 loop.call_soon_threadsafe(settle, future, answer, error)

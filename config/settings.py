@@ -227,7 +227,7 @@ ACCOUNT_RATE_LIMITS = {
     "login": f"{LOGIN_RATE_PER_IP}/ip",
     # Codes of a second factor for one account. Passwords have counters of their own: config.attempts.
     "login_failed": "5/5m/key,50/d/key",
-    # Whoever holds a session that is not theirs must not try passwords there for days.
+    # A stolen session must not serve to try passwords for days.
     "change_password": "5/m/user,50/d/user",
     # config.account_mail counts the codes that are mailed.
     "confirm_email": "",

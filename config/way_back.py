@@ -1,6 +1,6 @@
 """The way back to an invite for somebody who signs in first: a cookie, so that no other URL holds the token.
 
-Whoever has an invite's token can take its seat, so it stands in the path of the invite's page and
+The token of an invite takes its seat, so it stands in the path of the invite's page and
 nowhere else: not in `?next=`, which proxies log; not in a session, which is a row of the database.
 The cookie is encrypted, and holds only the token: nothing but an invite's page can come of it.
 """

@@ -8,7 +8,7 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-# With DEBUG on, settings have defaults for a demo; whoever comes from outside knows them, too.
+# With DEBUG on, settings have defaults for a demo, which everybody outside knows, too.
 if settings.UNFIT_FOR_PRODUCTION:
     raise ImproperlyConfigured(" ".join(settings.UNFIT_FOR_PRODUCTION))
 

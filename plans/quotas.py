@@ -31,7 +31,7 @@ def mailbox_of(address: str) -> str:
 
 
 class PlaceQuerySet(models.QuerySet[Row]):
-    """Places of one kind; whoever is counted is a text of which a keyed digest is kept."""
+    """Places of one kind; what is counted is a text of which a keyed digest is kept."""
 
     def of(self, counted: str) -> Self:
         return self.filter(address_digest=self.digest_of(counted))
@@ -48,7 +48,7 @@ class PlaceQuerySet(models.QuerySet[Row]):
     def take_place(
         self, counted: str, *, limit: int, window: datetime.timedelta, now: datetime.datetime
     ) -> Row | None:
-        """Take one of the places of whoever is counted; None when all are taken."""
+        """Take one of the places for what is counted; None when all are taken."""
         places = self.of(counted)
         rows = dict(places.values_list("place", "taken_at"))
         live = {place for place, taken_at in rows.items() if taken_at > now - window}

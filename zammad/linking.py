@@ -224,7 +224,7 @@ def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) ->
 def release_person(*, user_id: int, now: datetime) -> list[str]:
     """End the link of a person who is about to be deleted, and return the addresses that this frees.
 
-    Settle those once the person is gone, with whoever is deleted in the same breath: none of them
+    Settle those once the person is gone, and all who are deleted with them: none of them
     may be linked meanwhile.
     """
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""How long a statement of a request may take: whoever serves a request says it, commands never do.
+"""How long a statement of a request may take: the server says it, commands never do.
 
 The client ends it, and not `statement_timeout`: PgBouncer refuses that as a parameter of the start, and
 a SET outlives its transaction there, on a connection that belongs to somebody else by then.
