@@ -409,6 +409,7 @@ def test_a_process_that_is_killed_leaves_neither_files_nor_its_share_of_the_room
     more = {"BODIES_MAX_BYTES": str(ROOM), "WEB_CONCURRENCY": "2", "TMPDIR": f"{tmp_path}/temporary"}
     more["LOCKS_DIR"] = f"{tmp_path}/locks"
     with production_server("sqlite", tmp_path, **more) as server:
+        wait_for(lambda: server.log.read_text().count("Started worker-") == 2)
         # given deliveries that fill the room
         with ExitStack() as stack:
             for _ in range(2):

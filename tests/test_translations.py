@@ -506,7 +506,7 @@ def test_the_catalogues_hold_every_message_of_the_code_and_no_other(tmp_path: Pa
     subprocess.run(
         [sys.executable, "manage.py", *line.split()],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "ENV_FILE": ""},
+        env={"PATH": os.environ["PATH"], "ENV_FILE": "", "DEBUG": "true"},  # as the Makefile says
         check=True,
         capture_output=True,
         timeout=120,
