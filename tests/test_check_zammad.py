@@ -2,13 +2,15 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import pytest
 import time_machine
 from django.core.management import CommandError, call_command
+from django.db import DatabaseError
 from pytest_django import Settings
 
-from zammad.models import WebhookDelivery
+from zammad.models import WebhookDelivery, WebhookDeliveryQuerySet
 from zammad.sandbox import ADMIN, Fault, Sandbox, Version
 
 pytestmark = pytest.mark.django_db
@@ -89,6 +91,14 @@ def test_it_tells_when_the_last_authentic_delivery_came(sandbox: Sandbox) -> Non
     assert out.splitlines()[-1] == (
         "The last authentic delivery came 2 hours ago, at 2026-08-03 08:15:00 UTC."
     )
+
+
+def test_a_database_that_does_not_answer_fails_the_check(sandbox: Sandbox) -> None:
+    with (
+        mock.patch.object(WebhookDeliveryQuerySet, "last_received_at", side_effect=DatabaseError("secret")),
+        pytest.raises(CommandError, match=r"^The database does not answer \(DatabaseError\)\.$"),
+    ):
+        check()
 
 
 def test_a_token_that_mints_nothing_fails_the_check(sandbox: Sandbox) -> None:

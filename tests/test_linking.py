@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from allauth.account.models import EmailAddress
@@ -24,7 +25,7 @@ from tests.admin_pages import as_person, text_of, url
 from tests.api import ask
 from tests.factories import PASSWORD, UserFactory, ZammadUserFactory
 from zammad.addresses import ascii_form, spellings
-from zammad.linking import AlreadyLinked, explain, link_by_hand, settle_links, unlink
+from zammad.linking import AlreadyLinked, decide, explain, link_by_hand, settle_links, unlink
 from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
 from zammad.services import apply_delivery
@@ -252,6 +253,32 @@ def test_an_address_that_two_people_verified_links_nobody_until_one_of_them_leav
 def test_an_odd_address_is_spelt_as_it_is(odd: str) -> None:
     assert spellings(odd) == {odd}
     assert ascii_form(odd) == odd
+
+
+@pytest.mark.parametrize(
+    "meddle", [lambda: ZammadUser.objects.update(active=False), lambda: ZammadUser.objects.all().delete()]
+)
+@pytest.mark.parametrize("times", [1, 4, 5])
+def test_a_row_that_changes_while_its_link_is_decided_is_looked_at_again(
+    carol: User, meddle: Callable[[], object], times: int
+) -> None:
+    ZammadUserFactory(zammad_id=57, email="carol@example.com")
+    left = iter(range(times))
+
+    def decide_meanwhile(*around: Any) -> Any:
+        decided = decide(*around)
+        if next(left, None) is not None:
+            meddle()
+        return decided
+
+    with mock.patch("zammad.linking.decide", side_effect=decide_meanwhile) as decided:
+        changes = settle_links(addresses=["carol@example.com"], now=NOW)
+
+    # Five looks; what others changed each time they settle themselves.
+    assert decided.call_count == min(times + 1, 5)
+    assert [str(change) for change in changes] == (
+        [] if times == 5 else [f"- > {carol.pk}: This person has verified the address."]
+    )
 
 
 # --- By hand ----------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Webhook deliveries in the admin, to be read. Zammad users are shown with their plans, in plans/."""
 
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -75,6 +77,8 @@ class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     note: Any
     other: type[Model]
     other_title: Any
+    # The lookups that a term may be for, and what reads it or raises ValueError.
+    searched_by: ClassVar[dict[str, Callable[[str], object]]]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -92,14 +96,10 @@ class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return queryset.filter(**self.named_by(term)), False
-        except ValueError:
-            return queryset.none(), False
-
-    def named_by(self, term: str) -> dict[str, object]:
-        """:raises ValueError: when nothing can be found by such a term."""
-        raise NotImplementedError
+        for lookup, read in self.searched_by.items():
+            with suppress(ValueError):
+                return queryset.filter(**{lookup: read(term)}), False
+        return queryset.none(), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -125,13 +125,11 @@ class RefusedDeliveryAdmin(LogAdmin):
     fields = list_display
     search_fields: ClassVar = ["last_delivery_id"]
     search_help_text = _("A delivery ID, in full.")
+    searched_by: ClassVar = {"last_delivery_id": uuid.UUID}
 
     note = OF_REFUSED
     other = WebhookDelivery
     other_title = _("Deliveries that were taken")
-
-    def named_by(self, term: str) -> dict[str, object]:
-        return {"last_delivery_id": uuid.UUID(term)}
 
     def get_fieldsets(self, request: HttpRequest, obj: RefusedDelivery | None = None) -> Any:
         return [(None, {"fields": self.fields, "description": OF_REFUSED})]
@@ -147,15 +145,11 @@ class WebhookDeliveryAdmin(LogAdmin):
     readonly_fields = ("why", "zammad_id", "link_history")
     search_fields: ClassVar = ["delivery_id", "zammad_user__zammad_id"]
     search_help_text = _("A delivery ID or a Zammad ID, in full.")
+    searched_by: ClassVar = {"zammad_user__zammad_id": int, "delivery_id": uuid.UUID}
 
     note = NOT_AGAIN
     other = RefusedDelivery
     other_title = _("Deliveries that were refused")
-
-    def named_by(self, term: str) -> dict[str, object]:
-        if term.isdecimal():
-            return {"zammad_user__zammad_id": int(term)}
-        return {"delivery_id": uuid.UUID(term)}
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return self._shown(self.list_display, request)
