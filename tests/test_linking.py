@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,7 @@ from tests.admin_pages import as_person, text_of, url
 from tests.api import ask
 from tests.factories import PASSWORD, UserFactory, ZammadUserFactory
 from zammad.addresses import ascii_form, spellings
-from zammad.linking import AlreadyLinked, decide, explain, link_by_hand, settle_links, unlink
+from zammad.linking import AlreadyLinked, Neighbourhood, decide, explain, link_by_hand, settle_links, unlink
 from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
 from zammad.services import apply_delivery
@@ -322,6 +323,20 @@ def test_the_person_whom_staff_link_frees_the_address_for_others(agent: User, ca
     )
 
     assert links() == {57: (bob, "AUTOMATIC"), 58: (carol, "HAND")}
+
+
+def test_staff_end_a_link_also_while_what_surrounds_it_goes_on_changing(agent: User, carol: User) -> None:
+    deliver(57, "carol@example.com")
+    numbers = count()
+
+    def more_each_time(**_around: object) -> Neighbourhood:
+        found = frozenset({f"neighbour{next(numbers)}@example.com"})
+        return Neighbourhood(zammad_users=[], holders={}, addresses=found)
+
+    with mock.patch.object(Neighbourhood, "around", side_effect=more_each_time):
+        unlink(actor=agent, zammad_user_id=ZammadUser.objects.get().pk, now=NOW)
+
+    assert links() == {57: (None, "")}
 
 
 # --- Doors ------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def test_clients_hear_in_their_own_form_that_the_database_takes_too_long(server:
         page = server.get("/", Cookie=f"sessionid={session}")
     assert (signed.status, signed.headers["Retry-After"]) == (503, "30")
     assert signed.json()["status"] == 503
-    assert signed.json()["errors"][0]["code"] == "unavailable"
+    assert signed.json()["errors"][0]["code"] == "service_unavailable"
     assert (page.status, page.headers["Retry-After"]) == (503, "30")
     assert b"Please try again soon" in page.body
 
