@@ -61,6 +61,8 @@ def test_the_list_asks_as_often_for_many_deliveries_as_for_one(
         ("", ["Trigger 2", "Trigger 1", "Trigger 0"]),
         ("Trigger", []),
         ("9" * 30, []),
+        ("+1001", []),
+        ("1_001", []),
         ("9" * 5000, []),
     ],
 )

@@ -65,6 +65,13 @@ def _told(change: LinkChange) -> str:
     }
 
 
+def decimal_number(term: str) -> int:
+    """:raises ValueError: for what int() takes, too, such as a sign or underscores."""
+    if not term.isdecimal():
+        raise ValueError(term)
+    return int(term)
+
+
 class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Show a table that only the webhook writes. It grows for ever: nothing counts or sorts all of it."""
 
@@ -145,7 +152,7 @@ class WebhookDeliveryAdmin(LogAdmin):
     readonly_fields = ("why", "zammad_id", "link_history")
     search_fields: ClassVar = ["delivery_id", "zammad_user__zammad_id"]
     search_help_text = _("A delivery ID or a Zammad ID, in full.")
-    searched_by: ClassVar = {"zammad_user__zammad_id": int, "delivery_id": uuid.UUID}
+    searched_by: ClassVar = {"zammad_user__zammad_id": decimal_number, "delivery_id": uuid.UUID}
 
     note = NOT_AGAIN
     other = RefusedDelivery
