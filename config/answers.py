@@ -16,13 +16,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from config.account_mail import MailUnavailable
+from config.bodies import API
 from config.devices import new_token, set_cookie
 from config.passwords import PasswordsBusy
 from plans.models import is_storable
 
 logger = logging.getLogger(__name__)
 
-API = "/_allauth/"
 MAX_DEPTH = 10  # of JSON: what allauth reads are objects of texts, and passkeys in a few levels
 MAX_QUERY = 8 * 1024  # characters of an address of admin: SQLite refuses a pattern of many more
 RETRY_AFTER = 30  # seconds, after a failure of the mail server

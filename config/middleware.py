@@ -15,6 +15,7 @@ from django.utils import translation
 from prometheus_client import Histogram
 from structlog.contextvars import bound_contextvars
 
+from config.bodies import GRAPHQL
 from config.postgresql.statements import statements_within
 from graphql_api.views import graphql_refusal
 from zammad.services import read_delivery_id
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 # The header is anybody's to set: what is no id, or a text to plant in the log, is not taken.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
-GRAPHQL = frozenset({"/graphql/", "/graphql"})
 RETRY_AFTER = 30  # seconds
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

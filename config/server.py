@@ -30,7 +30,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from config.bodies import GRAPHQL, UNREADABLE
+from config.bodies import API, GRAPHQL, UNREADABLE
 from config.room import Room
 from config.serving import Application
 
@@ -45,7 +45,6 @@ FIRST_LINE_BYTES: Final = 1024
 BACKLOG: Final = 1024
 CONNECTIONS: Final = 8192  # of one process, where the system allows as many files
 RESPAWN_SECONDS: Final = 1.0
-API: Final = "/_allauth/"
 JSON: Final = "application/json"
 
 

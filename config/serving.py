@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from config.bodies import PASSWORDS_BUSY, REFUSAL, Refusal
+from config.bodies import API, PASSWORDS_BUSY, REFUSAL, Refusal
 from config.passwords import MAY_WAIT, PATIENCE
 from config.reading import Body, HungUp, Receive, Refused
 from config.room import Room
@@ -23,7 +23,7 @@ TURN_SECONDS: Final = 0.02  # how often a large body asks whether it is its turn
 LINGER_SECONDS: Final = 5.0
 LINGER_BYTES: Final = 64 * 1024 * 1024
 # What is sent there may have a password hashed, for which a thread waits.
-DOORS: Final = ("/accounts/", "/_allauth/", "/admin/auth/user/")
+DOORS: Final = ("/accounts/", API, "/admin/auth/user/")
 # What answers alike whether an address is known takes alike long, too: a multiple of this, in seconds.
 ALIKE: Final = frozenset(
     {
