@@ -16,7 +16,6 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from config import way_back
-from config.guards import GuardedAdapter
 from config.notices import our_site
 from config.reauthentication import AsksAgain
 from config.sessions import keep_through_rotation
@@ -31,7 +30,7 @@ def opaque_username() -> str:
     return uuid.uuid4().hex
 
 
-class AccountAdapter(AsksAgain, GuardedAdapter):
+class AccountAdapter(AsksAgain):
     """Keep addresses out of user names, and the host of a request out of mails."""
 
     def populate_username(self, request: HttpRequest, user: AbstractUser) -> None:
