@@ -25,7 +25,8 @@ from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.types import ExecutionResult
 
 from graphql_api import graphiql
-from graphql_api.schema import current_request_id, may_explore, schema
+from graphql_api.operations import current_request_id, may_explore
+from graphql_api.schema import schema
 from graphql_api.second_factor import lacks_second_factor, second_factor_page
 from graphql_api.types import Context
 from zammad.deadline import shared_time

@@ -482,7 +482,7 @@ def test_a_bug_is_masked_and_logged_once_with_the_id_that_is_answered(
 def test_a_bug_before_anything_runs_is_masked_as_well(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("graphql_api.schema.may_explore", mock.Mock(side_effect=RuntimeError("bug")))
+    monkeypatch.setattr("graphql_api.operations.may_explore", mock.Mock(side_effect=RuntimeError("bug")))
 
     response = post(Client(), "{ __typename }")
 

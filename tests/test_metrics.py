@@ -235,11 +235,11 @@ def test_a_refusal_counts_for_its_own_operation_only(carol: User, plan: FamilyPl
 
 
 def test_a_failure_is_counted_as_one(alice: User, monkeypatch: pytest.MonkeyPatch, counted: Count) -> None:
-    monkeypatch.setattr("graphql_api.schema.services.preview_invite", mock.Mock(side_effect=DatabaseError))
+    monkeypatch.setattr("graphql_api.queries.services.preview_invite", mock.Mock(side_effect=DatabaseError))
     answer(alice, '{ invite(token: "x") { status } }')
     assert operations(counted, "invite", "INTERNAL_ERROR") == 1
 
-    monkeypatch.setattr("graphql_api.schema.may_explore", mock.Mock(side_effect=RuntimeError))
+    monkeypatch.setattr("graphql_api.operations.may_explore", mock.Mock(side_effect=RuntimeError))
     answer(alice, "{ viewer { id } }")
     assert operations(counted, "none", "INTERNAL_ERROR") == 1
 

@@ -141,7 +141,7 @@ def test_graphql_answers_the_id_of_the_request(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("graphql_api.schema.may_explore", fail)
+    monkeypatch.setattr("graphql_api.operations.may_explore", fail)
 
     inside = post(Client(), "{ __typename }", **{"X-Request-ID": "operation-42"})
     monkeypatch.setattr("graphql_api.views.identify", fail)

@@ -107,7 +107,7 @@ def test_a_failing_operation_is_told_once_under_the_id_that_is_answered(
     def fail(**_: object) -> None:
         raise RuntimeError("a bug for lena@acme.example")
 
-    monkeypatch.setattr("graphql_api.schema.services.preview_invite", fail)
+    monkeypatch.setattr("graphql_api.queries.services.preview_invite", fail)
 
     response = post(client_of(alice), "query ($t: String!) { invite(token: $t) { status } }", {"t": TOKEN})
 
