@@ -2,7 +2,7 @@
 
 import uuid
 from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.internal import sessionkit
@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractUser, AnonymousUser, Group, Permission, User
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.mail import EmailMessage
-from django.db.models import Q
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -21,8 +21,8 @@ from config.reauthentication import AsksAgain
 from config.sessions import keep_through_rotation
 from plans.links import without_links
 from plans.models import display_name
-from plans.prepared import Parameter, Prepared
 from zammad.addresses import validated_address
+from zammad.statements import statement
 
 
 def opaque_username() -> str:
@@ -77,17 +77,20 @@ def _without_links(name: str, value: object) -> object:
     return value
 
 
-PERSON = Parameter("user", User._meta.pk)
-RIGHTS_OF_ONE = Prepared(
-    lambda: (
-        Permission.objects.filter(
-            Q(pk__in=User.user_permissions.through.objects.filter(user=PERSON).values("permission"))
-            | Q(pk__in=Group.permissions.through.objects.filter(group__user=PERSON).values("permission"))
-        )
-        .select_related("content_type")
-        .order_by()
+class Right(NamedTuple):
+    app_label: str
+    codename: str
+
+
+@statement(Right)
+def rights_of(*, user_id: int) -> QuerySet[Any]:
+    """Fetch a person's rights, their own and those of their groups."""
+    own = User.user_permissions.through.objects.filter(user=user_id)
+    of_groups = Group.permissions.through.objects.filter(group__user=user_id)
+    rights = Permission.objects.filter(
+        Q(pk__in=own.values("permission")) | Q(pk__in=of_groups.values("permission"))
     )
-)
+    return rights.annotate(app_label=F("content_type__app_label")).order_by()
 
 
 class AccountBackend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no types
@@ -96,8 +99,8 @@ class AccountBackend(AuthenticationBackend):  # type: ignore[misc]  # allauth ha
     def get_all_permissions(self, user_obj: AbstractUser | AnonymousUser, obj: Any = None) -> set[str]:
         kept = vars(user_obj)  # Django keeps them there, too, as long as the request
         if "_perm_cache" not in kept and obj is None and user_obj.is_active and not user_obj.is_superuser:
-            rights = RIGHTS_OF_ONE.fetch(user=user_obj.pk)
-            kept["_perm_cache"] = {f"{right.content_type.app_label}.{right.codename}" for right in rights}
+            rights = rights_of(user_id=user_obj.pk)
+            kept["_perm_cache"] = {f"{right.app_label}.{right.codename}" for right in rights}
         found: set[str] = super().get_all_permissions(user_obj, obj)
         return found
 
