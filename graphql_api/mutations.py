@@ -13,23 +13,19 @@ from strawberry_django.fields.types import OperationInfo
 
 from graphql_api.pages import pk_of
 from graphql_api.refusals import codes_of
-from graphql_api.types import Context, FamilyPlan, FamilyPlanInvite, Info, Membership
+from graphql_api.types import FamilyPlan, FamilyPlanInvite, Info, Membership
 from plans import services
+from plans.reading import Reading
 
 
-class ForgetWhatWas(FieldExtension):
-    """Resolve a payload by what holds after its mutation, not by what an earlier one saw."""
+class EachMutation(FieldExtension):
+    """Let a mutation start with a new reading, and note the code of a refusal for the count of operations.
 
-    def resolve(self, next_: SyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
-        answer = next_(source, info, **kwargs)
-        info.context.forget()
-        return answer
-
-
-class NoteRefusal(FieldExtension):
-    """Note for the count of operations with which code a mutation was refused."""
+    Its payload is resolved from the database as it is afterwards, not as an earlier mutation saw it.
+    """
 
     def resolve(self, next_: SyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
+        info.context.reading = Reading(info.context.user)
         answer = next_(source, info, **kwargs)
         if isinstance(answer, OperationInfo):
             info.context.refusal = answer.messages[0].code or ""
@@ -50,7 +46,7 @@ def mutation(service: Callable[..., Any], does: str, *, repeated: str) -> Callab
             resolver,
             graphql_type=Annotated[success | OperationInfo, answer],
             description=f"{does}\n\n**Repeated:** {repeated}\n\n**Refused with:** {codes}.",
-            extensions=[ForgetWhatWas(), NoteRefusal()],
+            extensions=[EachMutation()],
         )
 
     return declare
@@ -88,8 +84,8 @@ class CreatedPlan:
     repeated="safe. The second time is refused with `ALREADY_IN_PLAN`; `viewer` has the plan.",
 )
 def create_plan(info: Info, data: Annotated[CreatePlanInput, input_of("The plan to create.")]) -> CreatedPlan:
-    plan = services.create_plan(actor=info.context.viewer, name=data.name, owner_email=data.owner_email)
-    return CreatedPlan(plan=FamilyPlan(row=plan, context=info.context))
+    plan = services.create_plan(actor=info.context.user, name=data.name, owner_email=data.owner_email)
+    return CreatedPlan(plan=FamilyPlan(row=plan, reading=info.context.reading))
 
 
 @strawberry.input(description="An invite to create.")
@@ -115,8 +111,8 @@ class CreatedInvite:
     )
 
     @classmethod
-    def of(cls, issued: services.IssuedInvite, context: Context) -> Self:
-        invite = FamilyPlanInvite(row=issued.invite, context=context)
+    def of(cls, issued: services.IssuedInvite, reading: Reading) -> Self:
+        invite = FamilyPlanInvite(row=issued.invite, reading=reading)
         return cls(invite=invite, token=issued.token, url=issued.url)
 
 
@@ -136,9 +132,9 @@ def create_invite(
     info: Info, data: Annotated[CreateInviteInput, input_of("The invite to create.")]
 ) -> CreatedInvite:
     issued = services.create_invite(
-        actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"), email=data.email
+        actor=info.context.user, plan_id=pk_of(data.plan_id, "FamilyPlan"), email=data.email
     )
-    return CreatedInvite.of(issued, info.context)
+    return CreatedInvite.of(issued, info.context.reading)
 
 
 @strawberry.input(description="An invite to accept.")
@@ -163,10 +159,10 @@ class AcceptedInvite:
 def accept_invite(
     info: Info, data: Annotated[AcceptInviteInput, input_of("The invite to accept.")]
 ) -> AcceptedInvite:
-    accepted = services.accept_invite(actor=info.context.viewer, token=data.token)
+    accepted = services.accept_invite(actor=info.context.user, token=data.token)
     return AcceptedInvite(
-        membership=Membership(row=accepted.membership, context=info.context),
-        plan=FamilyPlan(row=accepted.membership.family_plan, context=info.context),
+        membership=Membership(row=accepted.membership, reading=info.context.reading),
+        plan=FamilyPlan(row=accepted.plan, reading=info.context.reading),
         redirect_url=services.public_url(accepted.page),
     )
 
@@ -193,9 +189,9 @@ def reissue_invite(
     info: Info, data: Annotated[ReissueInviteInput, input_of("The invite to reissue.")]
 ) -> CreatedInvite:
     issued = services.reissue_invite(
-        actor=info.context.viewer, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
+        actor=info.context.user, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
     )
-    return CreatedInvite.of(issued, info.context)
+    return CreatedInvite.of(issued, info.context.reading)
 
 
 @strawberry.input(description="An invite to revoke.")
@@ -220,9 +216,9 @@ def revoke_invite(
     info: Info, data: Annotated[RevokeInviteInput, input_of("The invite to revoke.")]
 ) -> RevokedInvite:
     invite = services.revoke_invite(
-        actor=info.context.viewer, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
+        actor=info.context.user, invite_id=pk_of(data.invite_id, "FamilyPlanInvite")
     )
-    return RevokedInvite(invite=FamilyPlanInvite(row=invite, context=info.context))
+    return RevokedInvite(invite=FamilyPlanInvite(row=invite, reading=info.context.reading))
 
 
 @strawberry.input(description="A member to detach.")
@@ -252,11 +248,11 @@ def detach_member(
     info: Info, data: Annotated[DetachMemberInput, input_of("The member to detach.")]
 ) -> DetachedMember:
     detachment = services.detach_member(
-        actor=info.context.viewer, membership_id=pk_of(data.membership_id, "Membership")
+        actor=info.context.user, membership_id=pk_of(data.membership_id, "Membership")
     )
     return DetachedMember(
-        plan=FamilyPlan.of(detachment.plan, info.context),
-        invite=FamilyPlanInvite.of(detachment.invite, info.context),
+        plan=FamilyPlan.of(detachment.plan, info.context.reading),
+        invite=FamilyPlanInvite.of(detachment.invite, info.context.reading),
     )
 
 
@@ -285,9 +281,9 @@ def transfer_ownership(
     info: Info, data: Annotated[TransferOwnershipInput, input_of("The member to make the owner.")]
 ) -> TransferredOwnership:
     plan = services.transfer_ownership(
-        actor=info.context.viewer, membership_id=pk_of(data.membership_id, "Membership")
+        actor=info.context.user, membership_id=pk_of(data.membership_id, "Membership")
     )
-    return TransferredOwnership(plan=FamilyPlan(row=plan, context=info.context))
+    return TransferredOwnership(plan=FamilyPlan(row=plan, reading=info.context.reading))
 
 
 @strawberry.input(description="A plan to close.")
@@ -310,8 +306,8 @@ class ClosedPlan:
     repeated="safe. The second time is refused with `PLAN_NOT_FOUND`, or for staff with `PLAN_CLOSED`.",
 )
 def close_plan(info: Info, data: Annotated[ClosePlanInput, input_of("The plan to close.")]) -> ClosedPlan:
-    plan = services.close_plan(actor=info.context.viewer, plan_id=pk_of(data.plan_id, "FamilyPlan"))
-    return ClosedPlan(plan=FamilyPlan(row=plan, context=info.context))
+    plan = services.close_plan(actor=info.context.user, plan_id=pk_of(data.plan_id, "FamilyPlan"))
+    return ClosedPlan(plan=FamilyPlan(row=plan, reading=info.context.reading))
 
 
 Mutation = create_type(

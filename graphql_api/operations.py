@@ -23,7 +23,7 @@ from strawberry.types import ExecutionContext, ExecutionResult
 from structlog.contextvars import get_contextvars
 
 from graphql_api.types import Context
-from plans import models
+from plans.visibility import Actor
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +54,16 @@ class NameOneOfSeveral(SchemaExtension):
         yield
 
 
-def may_explore(viewer: models.Viewer) -> bool:
-    """Tell whether the viewer gets GraphiQL and introspection."""
-    return settings.DEBUG or (viewer.is_active and viewer.is_staff)
+def may_explore(user: Actor) -> bool:
+    """Tell whether a person gets GraphiQL and introspection."""
+    return settings.DEBUG or (user.is_active and user.is_staff)
 
 
 class IntrospectionForStaff(SchemaExtension):
     """Let those introspect who may open GraphiQL. The rule is part of the cache's key."""
 
     def on_operation(self) -> Iterator[None]:
-        if not may_explore(self.execution_context.context.viewer):
+        if not may_explore(self.execution_context.context.user):
             self.execution_context.validation_rules += (NoSchemaIntrospectionCustomRule,)
         yield
 

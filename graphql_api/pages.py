@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
 
 import strawberry
 from django.db.models import Model, QuerySet
@@ -22,7 +22,16 @@ After = Annotated[
     str | None, strawberry.argument(description="Only what follows this cursor of the same list.")
 ]
 
-Row = TypeVar("Row", bound=Model)
+
+class Keyed(Protocol):
+    """A row with a primary key: an instance of a model, or a named tuple."""
+
+    @property
+    def pk(self) -> int: ...
+
+
+Row = TypeVar("Row", bound=Keyed)
+Instance = TypeVar("Instance", bound=Model)
 Item = TypeVar("Item")
 
 
@@ -98,7 +107,7 @@ class Page:
         """How many rows to fetch."""
         return self.size + 1
 
-    def slice_of(self, rows: QuerySet[Row]) -> QuerySet[Row]:
+    def slice_of(self, rows: QuerySet[Instance]) -> QuerySet[Instance]:
         """Narrow rows to the page's, in the order of their ids."""
         if self.after is not None:
             rows = rows.filter(pk__gt=self.after)

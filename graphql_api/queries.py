@@ -10,7 +10,6 @@ from strawberry.relay.utils import from_base64
 
 from graphql_api.pages import After, Connection, First, Page, pk_of
 from graphql_api.types import (
-    Context,
     FamilyPlan,
     FamilyPlanInvite,
     Info,
@@ -22,6 +21,7 @@ from graphql_api.types import (
     Viewer,
 )
 from plans import models, rules, services
+from plans.reading import Reading
 
 
 @strawberry.input(description="Which plans to list.")
@@ -38,30 +38,28 @@ class PlanFilters:
     )
 
 
-def find_node(type_name: str, key: int, context: Context) -> Node | None:
+def find_node(type_name: str, key: int, reading: Reading) -> Node | None:
     """Find a row by its key, among those of its type that the viewer may look up."""
-    viewer = context.viewer
+    viewer = reading.viewer
     kind: type[Node]
     rows: QuerySet[Any]
     match type_name:
         case "FamilyPlan":
-            return FamilyPlan.of(context.access.plan(key), context)
-        case "Membership":
-            kind = Membership
-            rows = models.Membership.objects.visible_to(viewer).select_related("user__zammad_user")
-        case "FamilyPlanInvite":
-            kind = FamilyPlanInvite
-            rows = models.FamilyPlanInvite.objects.visible_to(viewer)
-        case "PlanEvent":
-            kind = PlanEvent
-            rows = models.PlanEvent.objects.visible_to(viewer).select_related("invite")
+            return FamilyPlan.of(viewer.plan(key), reading)
         case "User":
-            kind, rows = User, context.access.people()
+            person = reading.person(key)
+            return User.of(person if person and viewer.sees_person(person) else None, reading)
+        case "Membership":
+            kind, rows = Membership, viewer.memberships().select_related("user__zammad_user")
+        case "FamilyPlanInvite":
+            kind, rows = FamilyPlanInvite, viewer.invites()
+        case "PlanEvent":
+            kind, rows = PlanEvent, viewer.events().select_related("invite")
         case _:
             return None
     row = rows.filter(pk=key).first()
-    context.people.note(row)
-    return kind.of(row, context)
+    reading.note(row)
+    return kind.of(row, reading)
 
 
 @strawberry.type(
@@ -73,8 +71,7 @@ def find_node(type_name: str, key: int, context: Context) -> Node | None:
 class Query:
     @strawberry.field(description="The person who asks, with their plan; null when signed out.")
     def viewer(self, info: Info) -> Viewer | None:
-        person = info.context.viewer
-        return Viewer(person=person, context=info.context) if person.is_authenticated else None
+        return Viewer(reading=info.context.reading) if info.context.user.is_authenticated else None
 
     @strawberry.field(description="A plan; null unless one is in it, or staff who may read every plan.")
     def plan(
@@ -82,7 +79,8 @@ class Query:
         info: Info,
         id: Annotated[strawberry.ID, strawberry.argument(description="The node id of the plan.")],  # noqa: A002
     ) -> FamilyPlan | None:
-        return FamilyPlan.of(info.context.access.plan(pk_of(id, "FamilyPlan")), info.context)
+        reading = info.context.reading
+        return FamilyPlan.of(reading.viewer.plan(pk_of(id, "FamilyPlan")), reading)
 
     @strawberry.field(
         description=(
@@ -111,10 +109,11 @@ class Query:
     ) -> Connection[FamilyPlan]:
         page = Page(first=first, after=after, last=last, before=before)
         chosen = filters or PlanFilters()
-        plans = info.context.access.plans(name=chosen.name or "", owner_email=chosen.owner_email or "")
+        reading = info.context.reading
+        plans = reading.viewer.plans(name=chosen.name or "", owner_email=chosen.owner_email or "")
         rows = list(page.slice_of(plans))
-        info.context.read_together(rows)
-        return page.connection_of(rows, lambda row: FamilyPlan(row=row, context=info.context))
+        reading.read_together(row.pk for row in rows)
+        return page.connection_of(rows, lambda row: FamilyPlan(row=row, reading=reading))
 
     @strawberry.field(
         description=(
@@ -131,7 +130,7 @@ class Query:
         ],
     ) -> services.InvitePreview | None:
         try:
-            return services.preview_invite(actor=info.context.viewer, token=token)
+            return services.preview_invite(actor=info.context.user, token=token)
         except (rules.NotAuthenticated, rules.InviteNotFound):
             return None
 
@@ -151,10 +150,11 @@ class Query:
             ),
         ],
     ) -> FamilyPlan | None:
-        if not info.context.access.reads_zammad:
+        reading = info.context.reading
+        if not reading.viewer.reads_zammad:
             return None
         plan = models.FamilyPlan.objects.of_zammad_user(zammad_user_id).first()
-        return FamilyPlan.of(plan, info.context)
+        return FamilyPlan.of(plan, reading)
 
     @strawberry.field(description="Whatever has this node id, if one may see it; else null.")
     def node(
@@ -166,4 +166,4 @@ class Query:
             type_name, _ = from_base64(id)
         except ValueError:
             return None
-        return find_node(type_name, pk_of(id, type_name), info.context)
+        return find_node(type_name, pk_of(id, type_name), info.context.reading)

@@ -3,77 +3,56 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 import strawberry
-from django.contrib.auth import get_user_model
-from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
-from django.utils.functional import SimpleLazyObject
 from strawberry.relay.utils import to_base64
 from strawberry.types import Info as StrawberryInfo
 from strawberry.types.field import StrawberryField
 
 from graphql_api.pages import After, Connection, First, Page
-from plans import models
-from plans.access import Access
+from plans import models, queries
 from plans.models import display_name
-from plans.reading import People, PlansRead
-from plans.settings import PlanSettings
+from plans.reading import Reading
+from plans.rules import may_create_plan
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import User as Person
-else:
-    Person = get_user_model()
+    from django.contrib.auth.models import User as Account
+
+    from plans.visibility import Actor
+    from zammad.models import ZammadUser as ZammadRecord
+
+# A row as a mutation leaves it is an instance of its model, with the same names.
+Row: TypeAlias = (
+    queries.Person
+    | queries.Member
+    | queries.Invite
+    | queries.Event
+    | queries.Plan
+    | queries.LockedPlan
+    | models.Membership
+    | models.FamilyPlanInvite
+    | models.PlanEvent
+    | models.FamilyPlan
+)
 
 
 class Context:
-    """What the resolvers of one request share: who asks, when, and what was read for them."""
+    """What the resolvers of one request share: the request, and what the operation reads."""
 
     def __init__(self, request: HttpRequest, response: HttpResponse) -> None:
         self.request = request
         self.response = response
+        self.reading = Reading(request.user)
         # For the count of operations: the field that is asked for, and why a mutation was refused.
         self.operation = "none"
         self.refusal = ""
 
     @property
-    def viewer(self) -> models.Viewer:
+    def user(self) -> Actor:
         return self.request.user
-
-    @cached_property
-    def now(self) -> datetime.datetime:
-        return timezone.now()
-
-    @cached_property
-    def access(self) -> Access:
-        return Access(self.viewer)
-
-    @cached_property
-    def plan_settings(self) -> PlanSettings:
-        # Read when first asked for: a plan with a limit of its own needs none of them.
-        return cast("PlanSettings", SimpleLazyObject(PlanSettings.current))
-
-    @cached_property
-    def people(self) -> People:
-        return People()
-
-    @cached_property
-    def plans_read(self) -> dict[int, PlansRead]:
-        return {}
-
-    def read_together(self, plans: Iterable[models.FamilyPlan]) -> None:
-        """Remember plans of one page: what is asked of one is fetched for all."""
-        new = {plan.pk for plan in plans} - self.plans_read.keys()
-        self.plans_read.update(dict.fromkeys(new, PlansRead(new, now=self.now, people=self.people)))
-
-    def forget(self) -> None:
-        """Ask everything anew: a mutation has changed it, and an invite it expired is not open."""
-        for name in ("now", "access", "plan_settings", "people", "plans_read"):
-            self.__dict__.pop(name, None)
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]
@@ -103,16 +82,16 @@ def attribute(description: str = "") -> Callable[[Callable[[Any], Any]], Any]:
 class Node:
     """A row, as the viewer may see it."""
 
-    row: strawberry.Private[Model]
-    context: strawberry.Private[Context]
+    row: strawberry.Private[Row]
+    reading: strawberry.Private[Reading]
 
     @attribute()
     def id(self) -> strawberry.ID:
         return strawberry.ID(to_base64(type(self).__name__, self.row.pk))
 
     @classmethod
-    def of(cls, row: Model | None, context: Context) -> Self | None:
-        return None if row is None else cls(row=row, context=context)
+    def of(cls, row: Row | None, reading: Reading) -> Self | None:
+        return None if row is None else cls(row=row, reading=reading)
 
 
 # --- People ----------------------------------------------------------------------------
@@ -120,7 +99,7 @@ class Node:
 
 @strawberry.type(description="A person, as those who share a plan see them.")
 class User(Node):
-    row: strawberry.Private[Person]
+    row: strawberry.Private[queries.Person]
 
     @attribute("How others read the person: the full name, else the words of the address up to the @.")
     def display_name(self) -> str:
@@ -131,7 +110,7 @@ class User(Node):
         "every plan; null for everybody else."
     )
     def email(self) -> str | None:
-        return self.row.email if self.context.access.sees_address_of(self.row) else None
+        return self.row.email if self.reading.viewer.sees_address_of(self.row) else None
 
 
 @strawberry.type(
@@ -182,11 +161,12 @@ strawberry.enum(
     description="A person's seat in a plan: at most one each, until they leave or are detached.",
 )
 class Membership(Node):
-    row: strawberry.Private[models.Membership]
+    row: strawberry.Private[queries.Member | models.Membership]
 
     @attribute("The person who has the seat.")
     def user(self) -> User:
-        return User(row=self.row.user, context=self.context)
+        person = queries.Person.of(self.row.user, plan_id=self.row.family_plan_id)
+        return User(row=person, reading=self.reading)
 
     @attribute("Whether the person owns the plan.")
     def role(self) -> models.Membership.Role:
@@ -201,15 +181,18 @@ class Membership(Node):
         "and for the person while the address in Zammad is one they have verified; null for everybody else."
     )
     def zammad_user_id(self) -> int | None:
-        found = self.context.access.zammad_user_of(self.row)
-        return found.zammad_id if found else None
+        return self._zammad_user.zammad_id if self._zammad_user else None
 
     @attribute(
         "The person's data in Zammad; null until they are associated. For staff who may see Zammad's data, "
         "and for the person while the address in Zammad is one they have verified; null for everybody else."
     )
     def zammad_user(self) -> ZammadUser | None:
-        return self.context.access.zammad_user_of(self.row)  # type: ignore[return-value]  # has the same attributes
+        return self._zammad_user  # type: ignore[return-value]  # has the same attributes
+
+    @property
+    def _zammad_user(self) -> queries.ZammadData | ZammadRecord | None:
+        return self.row.zammad_user if self.reading.viewer.sees_zammad_user_of(self.row) else None
 
 
 # --- Invites and events ----------------------------------------------------------------
@@ -222,7 +205,7 @@ class Membership(Node):
     ),
 )
 class FamilyPlanInvite(Node):
-    row: strawberry.Private[models.FamilyPlanInvite]
+    row: strawberry.Private[queries.Invite | models.FamilyPlanInvite]
 
     @attribute(
         "The only address that may accept, in lower case; null: whoever has the link may. Also null once "
@@ -233,7 +216,7 @@ class FamilyPlanInvite(Node):
 
     @attribute("What the invite is at the moment of asking.")
     def status(self) -> models.FamilyPlanInvite.Status:
-        return self.row.status(now=self.context.now)
+        return self.row.status(now=self.reading.now)
 
     @attribute("Whether somebody holds a seat by it: false again once they are detached.")
     def is_used(self) -> bool:
@@ -249,11 +232,11 @@ class FamilyPlanInvite(Node):
 
     @attribute("Who created it; null once that account is erased.")
     def created_by(self) -> User | None:
-        return User.of(self.context.people.get(self.row.created_by_id), self.context)
+        return User.of(self.reading.person(self.row.created_by_id), self.reading)
 
     @attribute("Who holds a seat by it; null while it is unused.")
     def user(self) -> User | None:
-        return User.of(self.context.people.get(self.row.user_id), self.context)
+        return User.of(self.reading.person(self.row.user_id), self.reading)
 
     @attribute("What became of the mail with its link, when it was last created or reissued.")
     def mail_status(self) -> models.FamilyPlanInvite.MailStatus:
@@ -262,7 +245,7 @@ class FamilyPlanInvite(Node):
 
 @strawberry.type(description="One line of a plan's history: written once, never changed.")
 class PlanEvent(Node):
-    row: strawberry.Private[models.PlanEvent]
+    row: strawberry.Private[queries.Event | models.PlanEvent]
 
     @attribute("What happened.")
     def kind(self) -> models.PlanEvent.Kind:
@@ -274,15 +257,15 @@ class PlanEvent(Node):
 
     @attribute("Who did it; null once that account is erased.")
     def actor(self) -> User | None:
-        return User.of(self.context.people.get(self.row.actor_id), self.context)
+        return User.of(self.reading.person(self.row.actor_id), self.reading)
 
     @attribute("To whom it was done; null if to nobody, or once that account is erased.")
     def subject(self) -> User | None:
-        return User.of(self.context.people.get(self.row.subject_id), self.context)
+        return User.of(self.reading.person(self.row.subject_id), self.reading)
 
     @attribute("The invite it was about; null if it was about none.")
     def invite(self) -> FamilyPlanInvite | None:
-        return FamilyPlanInvite.of(self.row.invite, self.context)
+        return FamilyPlanInvite.of(self.row.invite, self.reading)
 
 
 @strawberry.type(description="What the holder of an invite's token may know before accepting.")
@@ -307,7 +290,7 @@ class InvitePreview:
     ),
 )
 class FamilyPlan(Node):
-    row: strawberry.Private[models.FamilyPlan]
+    row: strawberry.Private[queries.Plan | queries.LockedPlan | models.FamilyPlan]
 
     @attribute("The plan's name: 1 to 80 characters on one line.")
     def name(self) -> str:
@@ -315,26 +298,26 @@ class FamilyPlan(Node):
 
     @attribute("How many people fit, including the owner: the limit in force, from 1 to 100.")
     def user_limit(self) -> int:
-        return self._limit()
+        # A plan with a limit of its own needs no settings.
+        return self.row.user_limit or self.reading.settings.user_limit
 
     @attribute("How many seats are taken: members, the owner among them, and open invites.")
     def seats_taken(self) -> int:
-        return self._seats_taken()
+        return self.reading.seats_taken(self.row.pk)
 
     @attribute("How many seats are free now: 0 also for a closed plan, and when a limit was lowered.")
     def seats_available(self) -> int:
         if self.row.closed_at:
             return 0
-        return max(0, self._limit() - self._seats_taken())
+        return max(0, int(self.user_limit() - self.seats_taken()))
 
     @attribute("Who shares the plan, the main subscriber; null once it is closed.")
     def owner(self) -> User | None:
-        owners = (member.user for member in self._read.members[self.row.pk] if member.is_owner)
-        return User.of(next(owners, None), self.context)
+        return next((member.user() for member in self.members() if member.row.is_owner), None)
 
     @attribute("Everybody in the plan, the owner first; empty once it is closed.")
     def members(self) -> list[Membership]:
-        return [Membership(row=row, context=self.context) for row in self._read.members[self.row.pk]]
+        return [Membership(row=row, reading=self.reading) for row in self.reading.members(self.row.pk)]
 
     @strawberry.field(
         description="Its invites, newest first. For the owner and staff who may read every plan; else null."
@@ -348,21 +331,21 @@ class FamilyPlan(Node):
             strawberry.argument(description="Only invites that are this now; all of them if not given."),
         ] = None,
     ) -> Connection[FamilyPlanInvite] | None:
-        if not self.context.access.sees_history_of(self.row):
+        if not self.reading.viewer.sees_history_of(self.row.pk):
             return None
         page = Page(first=first, after=after)
-        rows = self._read.invites(self.row.pk, status=status, before=page.after, count=page.fetched)
-        return page.connection_of(rows, lambda row: FamilyPlanInvite(row=row, context=self.context))
+        rows = self.reading.invites(self.row.pk, status=status, before=page.after, count=page.fetched)
+        return page.connection_of(rows, lambda row: FamilyPlanInvite(row=row, reading=self.reading))
 
     @strawberry.field(
         description="Its history, newest first. For the owner and staff who may read every plan; else null."
     )
     def events(self, first: First = None, after: After = None) -> Connection[PlanEvent] | None:
-        if not self.context.access.sees_history_of(self.row):
+        if not self.reading.viewer.sees_history_of(self.row.pk):
             return None
         page = Page(first=first, after=after)
-        rows = self._read.events(self.row.pk, before=page.after, count=page.fetched)
-        return page.connection_of(rows, lambda row: PlanEvent(row=row, context=self.context))
+        rows = self.reading.events(self.row.pk, before=page.after, count=page.fetched)
+        return page.connection_of(rows, lambda row: PlanEvent(row=row, reading=self.reading))
 
     @attribute("When the plan was created.")
     def created_at(self) -> datetime.datetime:
@@ -372,48 +355,39 @@ class FamilyPlan(Node):
     def closed_at(self) -> datetime.datetime | None:
         return self.row.closed_at
 
-    @property
-    def _read(self) -> PlansRead:
-        if self.row.pk not in self.context.plans_read:
-            self.context.read_together([self.row])
-        return self.context.plans_read[self.row.pk]
-
-    def _seats_taken(self) -> int:
-        return self._read.seats_taken.get(self.row.pk, 0)
-
-    def _limit(self) -> int:
-        return self.row.limit_in_force(self.context.plan_settings)
-
 
 @strawberry.type(description="The person who asks, with the seat and the plan they have.")
 class Viewer:
-    person: strawberry.Private[Person]
-    context: strawberry.Private[Context]
+    reading: strawberry.Private[Reading]
 
     @attribute("The person's node id, the same as of their `User`.")
     def id(self) -> strawberry.ID:
-        return strawberry.ID(to_base64("User", self.person.pk))
+        return strawberry.ID(to_base64("User", self.reading.viewer.user_id))
 
     @attribute("The address one signs in with.")
     def email(self) -> str:
-        return self.person.email
+        return self._user.email
 
     @attribute("How others read the person: the full name, else the words of the address up to the @.")
     def display_name(self) -> str:
-        return display_name(self.person)
+        return display_name(self._user)
 
     @attribute("The seat one has; null for who is in no plan.")
     def membership(self) -> Membership | None:
-        return Membership.of(self.context.access.membership, self.context)
+        return Membership.of(self.reading.viewer.membership, self.reading)
 
     @attribute("The plan one is in; null for who is in none.")
     def plan(self) -> FamilyPlan | None:
-        seat = self.context.access.membership
-        return FamilyPlan.of(seat.family_plan if seat else None, self.context)
+        seat = self.reading.viewer.membership
+        return FamilyPlan.of(seat.family_plan if seat else None, self.reading)
 
     @attribute(
         "Whether `createPlan` would make a plan of one's own now: one is in no plan, and staff let "
         "everybody create one or gave the right to this person."
     )
     def can_create_plan(self) -> bool:
-        return self.context.access.creates_own_plan()
+        return may_create_plan(self.reading)
+
+    @property
+    def _user(self) -> Account:
+        return self.reading.viewer.user  # type: ignore[return-value]  # a stranger has no Viewer

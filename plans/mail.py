@@ -20,10 +20,8 @@ from plans.outside import TooManyWaiting, outside_world, within
 if TYPE_CHECKING:
     import datetime
 
-    from django.contrib.auth.models import User
-
-    from plans.models import FamilyPlan
-    from plans.people import Person
+    from plans.models import Named
+    from plans.queries import LockedPlan, Participant
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +51,7 @@ class Letter:
 
 
 def mail_invitation(
-    invite: FamilyPlanInvite, *, url: str, inviter: User, now: datetime.datetime
+    invite: FamilyPlanInvite, *, url: str, inviter: Named, now: datetime.datetime
 ) -> FamilyPlanInvite.MailStatus:
     """Mail an invite's link to its address, unless that was mailed enough; a failure is not raised."""
     place = InvitationMail.take_place(invite.email, now=now)
@@ -75,7 +73,7 @@ def mail_invitation(
     return FamilyPlanInvite.MailStatus.FAILED if failures else FamilyPlanInvite.MailStatus.SENT
 
 
-def tell_of_joining(*, plan: FamilyPlan, member: Person, owner: Person | None) -> None:
+def tell_of_joining(*, plan: LockedPlan, member: Participant, owner: Participant | None) -> None:
     """Tell a new member and the plan's owner."""
     _tell(
         plan,
@@ -85,7 +83,7 @@ def tell_of_joining(*, plan: FamilyPlan, member: Person, owner: Person | None) -
     )
 
 
-def tell_of_leaving(*, plan: FamilyPlan, member: Person, owner: Person | None) -> None:
+def tell_of_leaving(*, plan: LockedPlan, member: Participant, owner: Participant | None) -> None:
     """Tell a former member that the seat ended, and the plan's owner who left."""
     _tell(
         plan,
@@ -95,7 +93,7 @@ def tell_of_leaving(*, plan: FamilyPlan, member: Person, owner: Person | None) -
     )
 
 
-def tell_of_transfer(*, plan: FamilyPlan, owner: Person, former_owner: Person | None) -> None:
+def tell_of_transfer(*, plan: LockedPlan, owner: Participant, former_owner: Participant | None) -> None:
     """Tell both owners: whoever lost a plan against their will must learn of it."""
     _tell(
         plan,
@@ -105,7 +103,9 @@ def tell_of_transfer(*, plan: FamilyPlan, owner: Person, former_owner: Person | 
     )
 
 
-def _tell(plan: FamilyPlan, context: Mapping[str, object], *told: tuple[Person | None, str, str]) -> None:
+def _tell(
+    plan: LockedPlan, context: Mapping[str, object], *told: tuple[Participant | None, str, str]
+) -> None:
     """Write to people by their primary address among those that they verified."""
     letters = [
         Letter(address=person.addresses[-1], subject=subject, template=template, context=context)
@@ -154,7 +154,7 @@ def _written(letter: Letter) -> EmailMultiAlternatives:
     return message
 
 
-def _named(person: User) -> str:
+def _named(person: Named) -> str:
     return without_links(display_name(person))
 
 

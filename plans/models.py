@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import unicodedata
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Value
+from django.db.models import Count, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 from django.utils import timezone
 from django.utils.translation import gettext, pgettext_lazy
@@ -21,19 +19,12 @@ from django.utils.translation import gettext_lazy as _
 
 from plans.links import reads_as_link
 from plans.quotas import Place, mailbox_of
-from plans.settings import settings_as_stored
 from zammad.addresses import spellings
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AnonymousUser, User
+    from django.db.models.expressions import CombinedExpression
 
-    from plans.settings import PlanSettings
-
-    Viewer: TypeAlias = User | AnonymousUser
-
-# A moment in a filter; an expression stands for one that is given later.
-Moment: TypeAlias = datetime.datetime | models.Expression
-_Rows = TypeVar("_Rows", bound=models.QuerySet[Any])
+    from zammad.models import ZammadUser
 
 DAY = datetime.timedelta(days=1)
 MAX_NAME_LENGTH = 80
@@ -42,15 +33,24 @@ MAX_USER_LIMIT = 100
 INVITATION_MAILS_PER_DAY = 3  # to one address
 # They make a name read otherwise than it is written.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
 # Letters and symbols to Unicode, and blank to the eye.
 BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
-def display_name(user: User) -> str:
-    """Name a person as others see them: the full name, else the words of the address up to the @."""
-    return user.get_full_name().strip() or words_of(user.email.partition("@")[0])
+class Named(Protocol):
+    """A person by name and address: a user, or a row that was read of one."""
+
+    @property
+    def first_name(self) -> str: ...
+    @property
+    def last_name(self) -> str: ...
+    @property
+    def email(self) -> str: ...
+
+
+def display_name(person: Named) -> str:
+    """Return the name that others see: the full name, else the words of the address up to the @."""
+    return f"{person.first_name} {person.last_name}".strip() or words_of(person.email.partition("@")[0])
 
 
 def words_of(local_part: str) -> str:
@@ -59,19 +59,6 @@ def words_of(local_part: str) -> str:
         return local_part
     words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in local_part)
     return " ".join(words.split()) or local_part
-
-
-def may_read_all_plans(viewer: Viewer) -> bool:
-    return viewer.has_perm("plans.view_familyplan") or may_act_for_others(viewer)
-
-
-def may_act_for_others(viewer: Viewer) -> bool:
-    return viewer.has_perm("plans.change_familyplan")
-
-
-def verified_addresses(user: User) -> list[str]:
-    """List the addresses a person has proved to own, in lower case as allauth keeps them."""
-    return list(EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True))
 
 
 def digest_of(token: str) -> str:
@@ -99,19 +86,21 @@ def validate_plan_name(name: str) -> None:
         )
 
 
-def count_of(rows: models.QuerySet[Any], plan: str = "pk") -> Coalesce:
-    """Count the rows of each plan, which the query around it has under a name."""
-    per_plan = rows.filter(family_plan=OuterRef(plan)).order_by().values("family_plan")
-    return Coalesce(Subquery(per_plan.annotate(count=Count("pk")).values("count")), Value(0))
+def count_of(rows: models.QuerySet[Any], *, by: str = "family_plan") -> Coalesce:
+    """Count rows that have one value of a column in common."""
+    counted = rows.order_by().values(by).annotate(count=Count("pk")).values("count")
+    return Coalesce(Subquery(counted), Value(0))
+
+
+def seats_taken(*, now: datetime.datetime, besides: int | None = None) -> CombinedExpression:
+    """Count the members and open invites of each plan, without one invite."""
+    invites = FamilyPlanInvite.objects.open(now=now).filter(family_plan=OuterRef("pk"))
+    if besides is not None:
+        invites = invites.exclude(pk=besides)
+    return count_of(Membership.objects.filter(family_plan=OuterRef("pk"))) + count_of(invites)
 
 
 class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
-    def visible_to(self, viewer: Viewer) -> FamilyPlanQuerySet:
-        """Narrow to the viewer's own plan, or to all for staff with the right."""
-        if may_read_all_plans(viewer):
-            return self.all()
-        return self.filter(memberships__user_id=viewer.pk or 0)
-
     def of_zammad_user(self, zammad_user_id: int) -> FamilyPlanQuerySet:
         """Narrow to the plan of whoever is linked to this Zammad ID."""
         return self.filter(memberships__user__zammad_user__zammad_id=zammad_user_id)
@@ -131,67 +120,9 @@ class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
         )
         return plans.filter(pk__in=owners.values("family_plan"))
 
-    def with_seats(self, *, now: Moment) -> FamilyPlanQuerySet:
+    def with_seats(self, *, now: datetime.datetime) -> FamilyPlanQuerySet:
         """Annotate `seats_taken_now`: members and open invites."""
-        invites = FamilyPlanInvite.objects.open(now=now)
-        return self.annotate(  # type: ignore[no-redef]
-            seats_taken_now=count_of(Membership.objects.all()) + count_of(invites)
-        )
-
-    def with_settings(self) -> FamilyPlanQuerySet:
-        """Let the settings come along, for `PlanSettings.read_with`."""
-        return self.annotate(**settings_as_stored())
-
-    def with_role_of(self, person: User | models.Expression) -> FamilyPlanQuerySet:
-        """Annotate `role_now`: what the person is to the plan, or null."""
-        seat = Membership.objects.filter(family_plan=OuterRef("pk"), user=person)
-        return self.annotate(  # type: ignore[no-redef]
-            role_now=Subquery(seat.values("role"))
-        )
-
-    def with_room(
-        self,
-        *,
-        besides: int | models.Expression,
-        person: int | models.Expression,
-        now: Moment,
-        since: Moment,
-    ) -> FamilyPlanQuerySet:
-        """Annotate the seats taken besides an invite's own, and how many invites were issued since.
-
-        Both in this plan and, over all plans, by this person as their owner.
-        """
-        others = FamilyPlanInvite.objects.open(now=now).exclude(pk=besides)
-        issued = PlanEvent.objects.issuing(since=since)
-        by_owner = issued.counted_for(person).order_by().values("actor")
-        return self.annotate(  # type: ignore[no-redef]
-            seats_taken_now=count_of(Membership.objects.all()) + count_of(others),
-            issued_now=count_of(issued),
-            issued_by_owner_now=Coalesce(
-                Subquery(by_owner.annotate(count=Count("pk")).values("count")), Value(0)
-            ),
-        )
-
-    def with_address(
-        self,
-        address: str | models.Expression,
-        *,
-        spelt: Sequence[str | models.Expression],
-        besides: int | models.Expression,
-        now: Moment,
-    ) -> FamilyPlanQuerySet:
-        """Annotate whether an address belongs to a member, or to an open invite besides one's own."""
-        # This plan only: whether an address has an account or a plan elsewhere is nobody's business.
-        members = Membership.objects.filter(
-            family_plan=OuterRef("pk"),
-            user__emailaddress__email__in=spelt,
-            user__emailaddress__verified=True,
-        )
-        others = FamilyPlanInvite.objects.open(now=now).exclude(pk=besides)
-        return self.annotate(  # type: ignore[no-redef]
-            address_sits_now=Exists(members),
-            address_invited_now=Exists(others.filter(family_plan=OuterRef("pk"), email=address)),
-        )
+        return self.annotate(seats_taken_now=seats_taken(now=now))  # type: ignore[no-redef]
 
 
 class FamilyPlan(models.Model):
@@ -208,13 +139,7 @@ class FamilyPlan(models.Model):
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     closed_at = models.DateTimeField(_("closed at"), null=True, blank=True, editable=False)
 
-    # What QuerySets annotate; declared, for whoever reads it is handed a plan.
-    seats_taken_now: int
-    role_now: str | None
-    issued_now: int
-    issued_by_owner_now: int
-    address_sits_now: bool = False
-    address_invited_now: bool = False
+    seats_taken_now: int  # annotated by with_seats
 
     objects = FamilyPlanQuerySet.as_manager()
 
@@ -237,28 +162,8 @@ class FamilyPlan(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    def limit_in_force(self, plan_settings: PlanSettings) -> int:
-        """Return how many people fit, including the owner."""
-        return self.user_limit or plan_settings.user_limit
-
-    def seats_taken(self, *, now: datetime.datetime) -> int:
-        """Count members and open invites: by the clock, so that an expired invite frees its seat."""
-        return self.memberships.count() + self.invites.open(now=now).count()
-
-    @property
-    def is_owned_now(self) -> bool:
-        """Tell whether the person that `with_role_of` asked about owns the plan."""
-        return self.role_now == Membership.Role.OWNER
-
-    def has_owner(self, person: Viewer) -> bool:
-        return self.memberships.filter(user_id=person.pk or 0, role=Membership.Role.OWNER).exists()
-
 
 class MembershipQuerySet(models.QuerySet["Membership"]):
-    def visible_to(self, viewer: Viewer) -> MembershipQuerySet:
-        """Narrow to the members of plans the viewer may see."""
-        return self.filter(family_plan__in=FamilyPlan.objects.visible_to(viewer))
-
     def owner_first(self) -> MembershipQuerySet:
         return self.order_by("-role", "pk")  # OWNER sorts after MEMBER
 
@@ -304,19 +209,13 @@ class Membership(models.Model):
     def is_owner(self) -> bool:
         return self.role == self.Role.OWNER
 
-
-def history_visible_to(rows: _Rows, viewer: Viewer) -> _Rows:
-    """Narrow rows that belong to plans to those of a plan's owner, or to all for staff."""
-    if may_read_all_plans(viewer):
-        return rows.all()
-    return rows.filter(
-        family_plan__memberships__user_id=viewer.pk or 0,
-        family_plan__memberships__role=Membership.Role.OWNER,
-    )
+    @property
+    def zammad_user(self) -> ZammadUser | None:
+        return getattr(self.user, "zammad_user", None)
 
 
 class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
-    def open(self, *, now: Moment) -> FamilyPlanInviteQuerySet:
+    def open(self, *, now: datetime.datetime) -> FamilyPlanInviteQuerySet:
         """Narrow to the invites that hold a seat: unused and not expired."""
         return self.filter(user=None, expires_at__gt=now)
 
@@ -324,7 +223,9 @@ class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
         """Narrow to the invites that were over at a moment; used ones, too, by their expiry."""
         return self.filter(expires_at__lte=moment)
 
-    def with_status(self, status: FamilyPlanInvite.Status | None, *, now: Moment) -> FamilyPlanInviteQuerySet:
+    def with_status(
+        self, status: FamilyPlanInvite.Status | None, *, now: datetime.datetime
+    ) -> FamilyPlanInviteQuerySet:
         """Narrow to what the invites are at this moment; None is all of them."""
         match status:
             case FamilyPlanInvite.Status.OPEN:
@@ -336,15 +237,6 @@ class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
             case _:
                 return self.all()
 
-    def with_members_of_plan(self) -> FamilyPlanInviteQuerySet:
-        """Annotate `members_now`: how many people are in the invite's plan."""
-        members = count_of(Membership.objects.all(), "family_plan")
-        return self.annotate(members_now=members)  # type: ignore[no-redef]
-
-    def visible_to(self, viewer: Viewer) -> FamilyPlanInviteQuerySet:
-        """Narrow to the invites of plans the viewer owns, or to all for staff with the right."""
-        return history_visible_to(self, viewer)
-
 
 class FamilyPlanInvite(models.Model):
     """A seat held for whoever brings the token, until it is used or expires."""
@@ -353,6 +245,15 @@ class FamilyPlanInvite(models.Model):
         OPEN = "OPEN", pgettext_lazy("invite", "Open")
         USED = "USED", pgettext_lazy("invite", "Used")
         EXPIRED = "EXPIRED", pgettext_lazy("invite", "Expired")
+
+        @classmethod
+        def at(
+            cls, now: datetime.datetime, *, user_id: int | None, expires_at: datetime.datetime
+        ) -> FamilyPlanInvite.Status:
+            """Return the status of an invite at a moment; used wins over expired."""
+            if user_id is not None:
+                return cls.USED
+            return cls.OPEN if expires_at > now else cls.EXPIRED
 
     class MailStatus(models.TextChoices):
         NONE = "NONE", pgettext_lazy("mail", "None")
@@ -403,8 +304,6 @@ class FamilyPlanInvite(models.Model):
         _("mail status"), max_length=7, choices=MailStatus, default=MailStatus.NONE
     )
 
-    members_now: int  # annotated by with_members_of_plan
-
     objects = FamilyPlanInviteQuerySet.as_manager()
 
     class Meta:
@@ -424,10 +323,7 @@ class FamilyPlanInvite(models.Model):
         return gettext("Invite %(id)s") % {"id": self.pk}
 
     def status(self, *, now: datetime.datetime) -> Status:
-        """Tell what the invite is at this moment; used wins over expired."""
-        if self.user_id is not None:
-            return self.Status.USED
-        return self.Status.OPEN if self.expires_at > now else self.Status.EXPIRED
+        return self.Status.at(now, user_id=self.user_id, expires_at=self.expires_at)
 
 
 class InvitationMail(Place):
@@ -454,17 +350,13 @@ class InvitationMail(Place):
 
 
 class PlanEventQuerySet(models.QuerySet["PlanEvent"]):
-    def visible_to(self, viewer: Viewer) -> PlanEventQuerySet:
-        """Narrow to the history of plans the viewer owns, or to all for staff with the right."""
-        return history_visible_to(self, viewer)
-
-    def issuing(self, *, since: Moment) -> PlanEventQuerySet:
+    def issuing(self, *, since: datetime.datetime) -> PlanEventQuerySet:
         """Narrow to the invites that were created or reissued after a moment."""
         return self.filter(
             kind__in=[PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED], at__gt=since
         )
 
-    def counted_for(self, person: int | models.Expression) -> PlanEventQuerySet:
+    def counted_for(self, person: int) -> PlanEventQuerySet:
         """Narrow to what counts towards a person's own limits, over all plans."""
         return self.filter(actor=person, counts_for_actor=True)
 

@@ -1,159 +1,113 @@
-"""What plans hold, read for all plans of a page together: members, seats, invites, events, people."""
+"""What one operation reads: the database is asked each question once, for all rows together."""
 
 from __future__ import annotations
 
 import datetime
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from django.contrib.auth import get_user_model
-from django.db.models import BigAutoField, DateTimeField, F, Model, QuerySet, Window
-from django.db.models.functions import RowNumber
+from django.utils import timezone
 
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership, Moment, PlanEvent
-from plans.prepared import MAX_KEY, Parameter, Prepared
+from plans import models, queries
+from plans.settings import PlanSettings
+from plans.visibility import Viewer
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import User
-
-Row = TypeVar("Row", Membership, FamilyPlanInvite, PlanEvent)
-
-PLAN = Parameter("plan", BigAutoField())
-BEFORE = Parameter("before", BigAutoField())
-NOW = Parameter("now", DateTimeField())
+    from plans.visibility import Actor
 
 
-def members() -> QuerySet[Membership]:
-    return Membership.objects.owner_first().select_related("user__zammad_user")
+class Reading:
+    """The viewer, the moment, the settings, and what was read of plans and people.
 
-
-def seats(now: Moment) -> QuerySet[FamilyPlan]:
-    return FamilyPlan.objects.with_seats(now=now).only("pk")
-
-
-def invites(status: FamilyPlanInvite.Status | None, now: Moment) -> QuerySet[FamilyPlanInvite]:
-    return FamilyPlanInvite.objects.with_status(status, now=now).order_by("-pk")
-
-
-def events() -> QuerySet[PlanEvent]:
-    return PlanEvent.objects.select_related("invite").order_by("-pk")
-
-
-# One plan by itself, the most usual case, is read by statements that are compiled once.
-MEMBERS_OF_ONE = Prepared(lambda: members().filter(family_plan=PLAN))
-SEATS_OF_ONE = Prepared(lambda: seats(NOW).filter(pk=PLAN))
-
-
-@cache
-def invites_of_one(status: FamilyPlanInvite.Status | None, count: int) -> Prepared[FamilyPlanInvite]:
-    return Prepared(lambda: invites(status, NOW).filter(family_plan=PLAN, pk__lt=BEFORE)[:count])
-
-
-@cache
-def events_of_one(count: int) -> Prepared[PlanEvent]:
-    return Prepared(lambda: events().filter(family_plan=PLAN, pk__lt=BEFORE)[:count])
-
-
-class People:
-    """People whom rows name by id: all that are noted are fetched once the first of them is asked for.
-
-    With the seat that decides who sees their address.
+    A mutation makes all of it outdated: each starts with a new one. The number of queries depends
+    on what is asked, not on how many plans or rows there are.
     """
 
-    def __init__(self) -> None:
-        self._known: dict[int, User | None] = {}
+    def __init__(self, user: Actor) -> None:
+        self.viewer = Viewer(user)
+        self._together: dict[int, list[int]] = {}
+        self._rows: dict[Hashable, dict[int, list[Any]]] = {}
+        self._people: dict[int, queries.Person | None] = {}
         self._noted: set[int] = set()
 
-    def get(self, user_id: int | None) -> User | None:
-        if user_id is None:
-            return None
-        if user_id not in self._known:
-            missing = (self._noted | {user_id}) - self._known.keys()
-            people = get_user_model().objects.select_related("membership").in_bulk(list(missing))
-            self._known |= dict.fromkeys(missing) | people
-            self._noted.clear()
-        return self._known[user_id]
+    @cached_property
+    def now(self) -> datetime.datetime:
+        return timezone.now()
 
-    def note(self, row: Model | None) -> None:
+    @cached_property
+    def settings(self) -> PlanSettings:
+        return PlanSettings.current()
+
+    # --- Plans ------------------------------------------------------------------------------
+
+    def read_together(self, plan_ids: Iterable[int]) -> None:
+        """Remember the plans of a page: what is asked of one is fetched for all."""
+        new = [plan_id for plan_id in plan_ids if plan_id not in self._together]
+        self._together |= dict.fromkeys(new, new)
+
+    def members(self, plan_id: int) -> list[queries.Member]:
+        """Return the members of a plan, its owner first."""
+        return self._of_plan(plan_id, "members", lambda plan_ids: queries.members(plan_ids=plan_ids))
+
+    def seats_taken(self, plan_id: int) -> int:
+        rows: list[queries.SeatsTaken] = self._of_plan(
+            plan_id, "seats", lambda plan_ids: queries.seats_taken_in(plan_ids=plan_ids, now=self.now)
+        )
+        return rows[0].seats_taken if rows else 0
+
+    def invites(
+        self, plan_id: int, *, status: models.FamilyPlanInvite.Status | None, before: int | None, count: int
+    ) -> list[queries.Invite]:
+        """Return a plan's newest invites, or the newest before one of them."""
+        return self._of_plan(
+            plan_id,
+            ("invites", status, before, count),
+            lambda plan_ids: queries.invites(
+                plan_ids=plan_ids, status=status, before=before, count=count, now=self.now
+            ),
+        )
+
+    def events(self, plan_id: int, *, before: int | None, count: int) -> list[queries.Event]:
+        """Return a plan's newest events, or the newest before one of them."""
+        return self._of_plan(
+            plan_id,
+            ("events", before, count),
+            lambda plan_ids: queries.events(plan_ids=plan_ids, before=before, count=count),
+        )
+
+    def _of_plan(
+        self, plan_id: int, question: Hashable, fetch: Callable[[list[int]], Iterable[Any]]
+    ) -> list[Any]:
+        rows = self._rows.setdefault(question, {})
+        if plan_id not in rows:
+            plan_ids = self._together.get(plan_id, [plan_id])
+            rows |= {each: [] for each in plan_ids}
+            for row in fetch(plan_ids):
+                rows[row.family_plan_id].append(row)
+                self.note(row)
+        return rows[plan_id]
+
+    # --- People whom rows name by id: all that were noted are fetched with the first that is needed ---
+
+    def person(self, user_id: int | None) -> queries.Person | None:
+        if user_id is not None and user_id not in self._people:
+            missing = (self._noted | {user_id}) - self._people.keys()
+            self._people |= dict.fromkeys(missing)
+            self._people |= {person.pk: person for person in queries.people(user_ids=list(missing))}
+            self._noted.clear()
+        return None if user_id is None else self._people[user_id]
+
+    def note(self, row: object) -> None:
+        """Note the people whom a row names."""
         match row:
-            case Membership():
-                self._known[row.user_id] = row.user
-            case FamilyPlanInvite():
+            case queries.Member():
+                self._people[row.user.pk] = queries.Person.of(row.user, plan_id=row.family_plan_id)
+            case queries.Invite() | models.FamilyPlanInvite():
                 self._note(row.created_by_id, row.user_id)
-            case PlanEvent():
+            case queries.Event() | models.PlanEvent():
                 self._note(row.actor_id, row.subject_id)
                 self.note(row.invite)
 
     def _note(self, *user_ids: int | None) -> None:
         self._noted.update(user_id for user_id in user_ids if user_id is not None)
-
-
-class PlansRead:
-    """Plans that are read together: what is asked of one is fetched for all, and once.
-
-    So the number of queries depends on what is asked, not on how many plans or rows there are.
-    """
-
-    def __init__(self, plan_ids: Iterable[int], *, now: datetime.datetime, people: People) -> None:
-        self.plan_ids = list(plan_ids)
-        self.now = now
-        self.people = people
-        self._pages: dict[object, Mapping[int, list[Any]]] = {}
-
-    @cached_property
-    def members(self) -> Mapping[int, list[Membership]]:
-        """The members of each plan, its owner first, with the people and what Zammad knows of them."""
-        if self._one:
-            return self._by_plan(MEMBERS_OF_ONE.fetch(plan=self._one))
-        return self._by_plan(members().filter(family_plan__in=self.plan_ids))
-
-    @cached_property
-    def seats_taken(self) -> Mapping[int, int]:
-        if self._one:
-            plans = SEATS_OF_ONE.fetch(plan=self._one, now=self.now)
-        else:
-            plans = list(seats(now=self.now).filter(pk__in=self.plan_ids))
-        return {plan.pk: plan.seats_taken_now for plan in plans}
-
-    def invites(
-        self, plan_id: int, *, status: FamilyPlanInvite.Status | None, before: int | None, count: int
-    ) -> list[FamilyPlanInvite]:
-        """List a plan's newest invites, or the newest before one of them."""
-        key = ("invites", status, before, count)
-        if key not in self._pages:
-            self._pages[key] = self._by_plan(
-                invites_of_one(status, count).fetch(plan=self._one, now=self.now, before=before or MAX_KEY)
-                if self._one
-                else self._newest(invites(status, now=self.now), before=before, count=count)
-            )
-        return self._pages[key][plan_id]
-
-    def events(self, plan_id: int, *, before: int | None, count: int) -> list[PlanEvent]:
-        """List a plan's newest events, or the newest before one of them."""
-        key = ("events", before, count)
-        if key not in self._pages:
-            self._pages[key] = self._by_plan(
-                events_of_one(count).fetch(plan=self._one, before=before or MAX_KEY)
-                if self._one
-                else self._newest(events(), before=before, count=count)
-            )
-        return self._pages[key][plan_id]
-
-    @property
-    def _one(self) -> int | None:
-        return self.plan_ids[0] if len(self.plan_ids) == 1 else None
-
-    def _newest(self, rows: QuerySet[Row], *, before: int | None, count: int) -> QuerySet[Row]:
-        """Narrow rows to so many of each plan, not of all of them."""
-        place = Window(RowNumber(), partition_by=F("family_plan"), order_by="-pk")
-        of_plans = rows.filter(family_plan__in=self.plan_ids, pk__lt=before or MAX_KEY)
-        return of_plans.alias(place=place).filter(place__lte=count)
-
-    def _by_plan(self, rows: Iterable[Row]) -> Mapping[int, list[Row]]:
-        found = defaultdict[int, list[Row]](list)
-        for row in rows:
-            found[row.family_plan_id].append(row)
-            self.people.note(row)
-        return found

@@ -1,36 +1,25 @@
-"""What plans allow: the look-ups scoped to who asks, the rules, and the refusals they raise."""
+"""The rules of plans, and the refusals that they raise."""
 
 from __future__ import annotations
 
 import datetime
 from typing import TYPE_CHECKING
 
-from allauth.account.models import EmailAddress
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import BigAutoField, CharField, DateTimeField
 from django.utils.translation import gettext_lazy as _
 
-from plans.models import (
-    DAY,
-    FamilyPlan,
-    FamilyPlanInvite,
-    Membership,
-    PlanEvent,
-    digest_of,
-    may_act_for_others,
-    may_read_all_plans,
-    verified_addresses,
-)
-from plans.prepared import MAX_KEY, Parameter, Prepared
-from plans.settings import PlanSettings
-from zammad.addresses import MAX_SPELLINGS, spellings, validated_address
+from plans import queries
+from plans.models import DAY, FamilyPlanInvite, Membership
+from zammad.addresses import spellings, validated_address
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.utils.functional import _StrPromise
 
-    from plans.models import FamilyPlanInviteQuerySet, FamilyPlanQuerySet, Viewer
-    from plans.people import Person
+    from plans.queries import InviteOfToken, Participant, PlanRoom
+    from plans.reading import Reading
+    from plans.settings import PlanSettings
+    from plans.visibility import Actor, Viewer
 
 
 class Refusal(ValidationError):
@@ -193,45 +182,10 @@ class OwnerCannotBeDetached(Refusal):
     text = _("The owner cannot be detached. Transfer the ownership or close the plan.")
 
 
-# --- What is asked of the database at every turn ------------------------------------------
-
-PLAN = Parameter("plan", BigAutoField())
-PERSON = Parameter("person", Membership._meta.get_field("user"))
-INVITE = Parameter("invite", BigAutoField())
-DIGEST = Parameter("digest", CharField())
-NOW = Parameter("now", DateTimeField())
-SINCE = Parameter("since", DateTimeField())
-ADDRESS = Parameter("address", CharField())
-SPELLINGS = [Parameter(f"spelling{n}", CharField()) for n in range(MAX_SPELLINGS)]
+# --- Look-ups, each among what the viewer sees ----------------------------------------------
 
 
-def plan_and_role() -> FamilyPlanQuerySet:
-    return FamilyPlan.objects.with_role_of(PERSON).filter(pk=PLAN)
-
-
-def plan_and_room() -> FamilyPlanQuerySet:
-    return plan_and_role().with_settings().with_room(besides=INVITE, person=PERSON, now=NOW, since=SINCE)
-
-
-PLAN_AND_ROLE = Prepared(plan_and_role)
-PLAN_WITH_ROOM = Prepared(plan_and_room)
-PLAN_WITH_ROOM_FOR_ADDRESS = Prepared(
-    lambda: plan_and_room().with_address(ADDRESS, spelt=SPELLINGS, besides=INVITE, now=NOW)
-)
-
-
-def invite_with_members() -> FamilyPlanInviteQuerySet:
-    return FamilyPlanInvite.objects.with_members_of_plan().filter(token_digest=DIGEST)
-
-
-INVITE_OF_TOKEN = Prepared(lambda: invite_with_members().select_related("family_plan"))
-LOCKED_INVITE_OF_TOKEN = Prepared(lambda: invite_with_members().select_for_update())
-
-
-# --- Who may be looked up ---------------------------------------------------------------
-
-
-def signed_in(actor: Viewer) -> User:
+def signed_in(actor: Actor) -> User:
     """Narrow the viewer to a person.
 
     :raises NotAuthenticated:
@@ -242,9 +196,9 @@ def signed_in(actor: Viewer) -> User:
 
 
 def normal_address(email: str | None, *, field: str) -> str:
-    """Return an address in the form we compare; none is empty.
+    """Return an address in the form we compare, or an empty text for None.
 
-    A blank one is refused: an invite that a client's slip leaves open to everybody is no favour.
+    An empty text is refused: an invite that a client's slip leaves open to everybody is no favour.
 
     :raises InvalidInput:
     """
@@ -256,101 +210,36 @@ def normal_address(email: str | None, *, field: str) -> str:
         raise InvalidInput(field, error) from error
 
 
-def owns_address(person: User, address: str) -> bool:
-    """Tell whether a person has verified an address that `normal_address` returned."""
-    return not spellings(address).isdisjoint(verified_addresses(person))
-
-
-def owner_of_address(address: str) -> User:
-    """Find the active person who has verified an address.
+def owner_of_address(address: str) -> int:
+    """Return the key of the active person who has verified an address.
 
     :raises UserNotFound:
     """
-    found = EmailAddress.objects.filter(email__in=spellings(address), verified=True, user__is_active=True)
-    email_address = found.select_related("user").first()
-    if email_address is None:
+    user_id = queries.user_with_address(spellings(address))
+    if user_id is None:
         raise UserNotFound
-    owner: User = email_address.user
-    return owner
+    return user_id
 
 
-def invite_of_token(token: str, *, lock: bool = False) -> FamilyPlanInvite:
-    """Find the invite that a token opens, whoever holds it.
-
-    :raises InviteNotFound:
-    """
-    found = LOCKED_INVITE_OF_TOKEN if lock else INVITE_OF_TOKEN
-    invite = found.first(digest=digest_of(token))
-    if invite is None:
-        raise InviteNotFound
-    return invite
-
-
-def managed_plan(person: User, plan_id: int) -> FamilyPlan:
-    """Find a plan that the person owns, or among all if they may act for others.
-
-    :raises PlanNotFound:
-    :raises NotPermitted:
-    """
-    return _managed(person, PLAN_AND_ROLE.first(person=person.pk, plan=min(plan_id, MAX_KEY)))
-
-
-def plan_with_room(person: User, invite: FamilyPlanInvite, *, now: datetime.datetime) -> FamilyPlan:
-    """Find a plan as `managed_plan` does, with all that `check_invitable` asks, and the settings.
-
-    :raises PlanNotFound:
-    :raises NotPermitted:
-    """
-    asked = {
-        "person": person.pk,
-        "plan": min(invite.family_plan_id, MAX_KEY),
-        "invite": invite.pk or 0,
-        "now": now,
-        "since": now - DAY,
-    }
-    if not invite.email:
-        return _managed(person, PLAN_WITH_ROOM.first(**asked))
-    spelt = sorted(spellings(invite.email))
-    spelt += spelt[:1] * (len(SPELLINGS) - len(spelt))
-    asked |= {"address": invite.email} | {f"spelling{n}": each for n, each in enumerate(spelt)}
-    return _managed(person, PLAN_WITH_ROOM_FOR_ADDRESS.first(**asked))
-
-
-def _managed(person: User, plan: FamilyPlan | None) -> FamilyPlan:
-    """Hold what was found of a plan against who asks.
-
-    One look tells an owner both that they see the plan and that they own it: between two, a
-    plan that closes meanwhile would be seen and then forbidden.
-    """
-    if plan and plan.is_owned_now:
-        return plan
-    if plan is None or (plan.role_now is None and not may_read_all_plans(person)):
-        raise PlanNotFound
-    if not may_act_for_others(person):
-        raise NotPermitted
-    return plan
-
-
-def visible_invite(person: User, invite_id: int, *, lock: bool = False) -> FamilyPlanInvite:
-    """Find an invite among those the person may see.
+def visible_invite(viewer: Viewer, invite_id: int, *, lock: bool = False) -> FamilyPlanInvite:
+    """Fetch an invite among those that the viewer sees.
 
     :raises InviteNotFound:
     """
-    invites = FamilyPlanInvite.objects.visible_to(person)
+    invites = viewer.invites().filter(pk=invite_id)
     invites = invites.select_for_update(of=["self"]) if lock else invites.select_related("family_plan")
-    invite = invites.filter(pk=invite_id).first()
+    invite = invites.first()
     if invite is None:
         raise InviteNotFound
     return invite
 
 
-def visible_membership(person: User, membership_id: int) -> Membership:
-    """Find a membership among those the person may see.
+def visible_membership(viewer: Viewer, membership_id: int) -> Membership:
+    """Fetch a membership among those that the viewer sees.
 
     :raises MembershipNotFound:
     """
-    memberships = Membership.objects.visible_to(person).select_related("user")
-    membership = memberships.filter(pk=membership_id).first()
+    membership = viewer.memberships().select_related("user").filter(pk=membership_id).first()
     if membership is None:
         raise MembershipNotFound
     return membership
@@ -359,17 +248,36 @@ def visible_membership(person: User, membership_id: int) -> Membership:
 # --- What is allowed -------------------------------------------------------------------
 
 
-def check_manages(person: User, plan: FamilyPlan) -> None:
-    """Hold that a person owns a plan or may act for others.
+def check_manages(viewer: Viewer, *, role: str | None, missing: type[Refusal]) -> None:
+    """Hold that a person owns a plan, or may act for others; `role` is what they are in it now.
 
+    :raises missing: for those who do not see the plan.
     :raises NotPermitted:
     """
-    if not plan.has_owner(person) and not may_act_for_others(person):
+    if role == Membership.Role.OWNER:
+        return
+    if role is None and not viewer.reads_all_plans:
+        raise missing
+    if not viewer.acts_for_others:
         raise NotPermitted
 
 
-def check_invitable(invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings: PlanSettings) -> None:
-    """Hold that a new or known invite may be sent out, with what `plan_with_room` told.
+def check_manages_plan(viewer: Viewer, plan_id: int) -> None:
+    """Hold that a person owns a plan that exists, or may act for others.
+
+    :raises PlanNotFound:
+    :raises NotPermitted:
+    """
+    # One query tells that the plan is seen and who owns it: a plan that closed between two would
+    # be seen, and then forbidden.
+    plan = queries.plan_and_role.first(plan_id=plan_id, user_id=viewer.user_id)
+    if plan is None:
+        raise PlanNotFound
+    check_manages(viewer, role=plan.role, missing=PlanNotFound)
+
+
+def check_invitable(invite: FamilyPlanInvite, *, room: PlanRoom, plan_settings: PlanSettings) -> None:
+    """Hold that a plan can issue an invite, new or known.
 
     :raises InviteAlreadyUsed:
     :raises PlanClosed:
@@ -381,28 +289,38 @@ def check_invitable(invite: FamilyPlanInvite, *, plan: FamilyPlan, plan_settings
     """
     if invite.user_id is not None:
         raise InviteAlreadyUsed
-    if plan.closed_at:
+    if room.closed_at:
         raise PlanClosed
     if not plan_settings.invites_enabled:
         raise InvitesPaused
-    if plan.address_sits_now:
+    if room.address_sits:
         raise AlreadyInPlan
-    if plan.address_invited_now:
+    if room.address_invited:
         raise AlreadyInvited
-    if plan.seats_taken_now >= plan.limit_in_force(plan_settings):
+    if room.seats_taken >= plan_settings.limit_of(room):
         raise PlanFull
-    issued = max(plan.issued_now, plan.issued_by_owner_now if plan.is_owned_now else 0)
-    if issued >= plan_settings.invites_per_day:
+    if max(room.issued, room.issued_by_owner if room.is_owned else 0) >= plan_settings.invites_per_day:
         raise InviteLimitReached
 
 
-def may_make_another_plan(person: User, *, plan_settings: PlanSettings, now: datetime.datetime) -> bool:
+def may_create_plan(reading: Reading) -> bool:
+    """Tell whether the viewer may create a plan of their own now."""
+    viewer = reading.viewer
+    if viewer.membership or not viewer.user_id:
+        return False
+    if not reading.settings.self_service_plans and not viewer.creates_all_plans:
+        return False
+    return has_plan_left(viewer.user_id, plan_settings=reading.settings, now=reading.now)
+
+
+def has_plan_left(user_id: int, *, plan_settings: PlanSettings, now: datetime.datetime) -> bool:
     """Tell whether a person has a plan of their own left for today, whatever else they may do."""
-    made = PlanEvent.objects.filter(kind=PlanEvent.Kind.PLAN_CREATED, at__gt=now - DAY)
-    return made.counted_for(person.pk).count() < plan_settings.plans_per_day
+    return queries.plans_created_by(user_id, since=now - DAY) < plan_settings.plans_per_day
 
 
-def check_acceptable(invite: FamilyPlanInvite, *, person: Person, limit: int, now: datetime.datetime) -> None:
+def check_acceptable(
+    invite: InviteOfToken, *, person: Participant, plan_settings: PlanSettings, now: datetime.datetime
+) -> None:
     """Hold that a person may take the invite's seat now, or has taken it before.
 
     :raises InviteAlreadyUsed:
@@ -422,5 +340,5 @@ def check_acceptable(invite: FamilyPlanInvite, *, person: Person, limit: int, no
         raise InviteEmailMismatch
     if person.seat:
         raise AlreadyInPlan
-    if invite.members_now >= limit:
+    if invite.members >= plan_settings.limit_of(invite.family_plan):
         raise PlanFull

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from constance.codecs import loads
 from constance.models import Constance
@@ -14,7 +15,8 @@ from constance.utils import get_values_for_keys
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
-from django.db.models import Model, Subquery
+from django.db.models import Subquery, TextField
+from django.db.models.functions import Cast, JSONObject
 from django.utils.translation import gettext_lazy as _
 
 MAX_PAGE_LENGTH = 2000  # Django redirects to nothing beyond 2048
@@ -49,12 +51,20 @@ def clamp(name: str, value: Any) -> int:
     return clamped
 
 
-def settings_as_stored() -> dict[str, Subquery]:
-    """Return what to annotate a row with, so that it needs no query of its own to read the settings."""
-    return {
-        f"setting_{key}": Subquery(Constance.objects.filter(key=f"{DATABASE_PREFIX}{key}").values("value"))
+def settings_as_stored() -> Cast:
+    """Return a column with all settings, so that a row needs no query of its own to read them."""
+    stored = {
+        key: Subquery(Constance.objects.filter(key=f"{DATABASE_PREFIX}{key}").values("value"))
         for key in CONFIG
     }
+    return Cast(JSONObject(**stored), TextField())
+
+
+class Limited(Protocol):
+    """A plan, by the limit that staff set for it alone; None is the setting USER_LIMIT."""
+
+    @property
+    def user_limit(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +80,23 @@ class PlanSettings:
     self_service_plans: bool
     membership_mails: bool
 
+    def limit_of(self, plan: Limited) -> int:
+        """Return how many people fit into a plan, including the owner."""
+        return plan.user_limit or self.user_limit
+
     @classmethod
     def current(cls) -> Self:
         """Read all settings in one query, without inserting what nobody has set."""
         return cls._of(get_values_for_keys(list(CONFIG)))
 
     @classmethod
-    def read_with(cls, row: Model) -> Self:
-        """Take the settings that came along with a row, annotated with `settings_as_stored()`."""
-        stored = {key: getattr(row, f"setting_{key}") for key in CONFIG}
+    def stored(cls, column: str) -> Self:
+        """Read the column that `settings_as_stored` adds to a row."""
         return cls._of(
-            {key: CONFIG[key][0] if value is None else loads(value) for key, value in stored.items()}
+            {
+                key: CONFIG[key][0] if value is None else loads(value)
+                for key, value in json.loads(column).items()
+            }
         )
 
     @classmethod

@@ -8,11 +8,12 @@ from allauth.account.models import EmailAddress
 from django.contrib.auth.models import AnonymousUser, User
 from time_machine import TimeMachineFixture
 
-from plans import services
+from plans import queries, services
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from plans.rules import normal_address
 from plans.services import accept_invite, close_plan, detach_member, preview_invite, revoke_invite
 from tests.factories import InviteFactory, OwnerFactory, UserFactory, ZammadUserFactory
+from tests.questions import seats_taken
 from tests.refusals import refused, unchanged
 
 pytestmark = pytest.mark.django_db
@@ -74,7 +75,7 @@ def test_the_last_seat_is_taken_by_the_invite_that_held_it(
 
     accept_invite(actor=carol, token=TOKEN)
 
-    assert plan.seats_taken(now=NOON) == 3
+    assert seats_taken(plan, now=NOON) == 3
 
 
 def test_an_invite_is_good_until_the_moment_it_expires(
@@ -268,14 +269,12 @@ def test_a_link_that_died_while_one_waited_for_the_lock_is_dead(
     carol: User, invite: FamilyPlanInvite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a reissue that commits between the look-up and the lock
-    found = services.invite_of_token  # type: ignore[attr-defined]
+    find = queries.invite_of_token.first
 
-    def reissued_meanwhile(token: str, *, lock: bool = False) -> FamilyPlanInvite:
-        if lock:
-            token = "the digest is another now"
-        return found(token, lock=lock)
+    def reissued_meanwhile(*, token_digest: str, lock: bool) -> queries.InviteOfToken | None:
+        return find(token_digest="another" if lock else token_digest, lock=lock)
 
-    monkeypatch.setattr(services, "invite_of_token", reissued_meanwhile)
+    monkeypatch.setattr(queries.invite_of_token, "first", reissued_meanwhile)
 
     with refused("INVITE_NOT_FOUND"):
         accept_invite(actor=carol, token=TOKEN)
@@ -284,13 +283,13 @@ def test_a_link_that_died_while_one_waited_for_the_lock_is_dead(
 def test_an_invite_that_expires_while_one_waits_for_the_lock_has_expired(
     carol: User, invite: FamilyPlanInvite, time_machine: TimeMachineFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = services.PLAN_OF_TOKEN.first
+    lock = queries.lock_plan_of_token.first
 
-    def waits_an_hour(**asked: object) -> FamilyPlan | None:
+    def waits_an_hour(*, token_digest: str) -> queries.LockedPlan | None:
         time_machine.move_to(invite.expires_at, tick=False)
-        return lock(**asked)
+        return lock(token_digest=token_digest)
 
-    monkeypatch.setattr(services.PLAN_OF_TOKEN, "first", waits_an_hour)
+    monkeypatch.setattr(queries.lock_plan_of_token, "first", waits_an_hour)
 
     with refused("INVITE_EXPIRED"):
         accept_invite(actor=carol, token=TOKEN)

@@ -569,3 +569,35 @@ def test_an_input_has_no_other_fields(alice: User) -> None:
 
     assert "data" not in body
     assert "force" in body["errors"][0]["message"]
+
+
+# --- Several in one operation -------------------------------------------------------------------
+
+
+def test_a_former_owner_sees_no_invites_in_the_payload_that_follows_a_detachment(
+    alice: User, bob: User, plan: FamilyPlan
+) -> None:
+    other = MembershipFactory(family_plan=plan)
+
+    answered = answer(
+        alice,
+        """mutation ($bob: DetachMemberInput!, $other: TransferOwnershipInput!) {
+            detachMember(input: $bob) {
+                ... on DetachedMember { plan { seatsTaken invites { edges { node { id } } } } } }
+            transferOwnership(input: $other) {
+                ... on TransferredOwnership {
+                    plan { seatsTaken owner { id } invites { edges { node { id } } } } } } }""",
+        bob={"membershipId": node_id(bob.membership)},
+        other={"membershipId": node_id(other)},
+    )["data"]
+
+    # then each payload holds what was true after its own mutation
+    assert answered["detachMember"]["plan"] == {
+        "seatsTaken": 2,
+        "invites": {"edges": [{"node": {"id": node_id(plan.invites.get())}}]},
+    }
+    assert answered["transferOwnership"]["plan"] == {
+        "seatsTaken": 2,
+        "owner": {"id": node_id(other.user)},
+        "invites": None,
+    }

@@ -16,6 +16,7 @@ from plans.models import FamilyPlan, Membership
 from plans.services import accept_invite, close_plan, detach_member, transfer_ownership
 from tests.factories import FamilyPlanFactory, InviteFactory
 from tests.mail_server import MailServer
+from tests.questions import owner_of
 from tests.refusals import refused
 
 pytestmark = pytest.mark.django_db
@@ -141,7 +142,7 @@ def test_both_are_always_told_of_a_transfer_and_staff_transfer_it_back(
     mail.outbox.clear()
     transfer_ownership(actor=support, membership_id=alice.membership.pk)
 
-    assert plan.has_owner(alice)
+    assert owner_of(plan) == alice
     assert {address: subject for address, (subject, _) in told().items()} == {
         "alice@example.com": "You own a family plan now",
         "bob@example.com": "Your family plan has another owner",

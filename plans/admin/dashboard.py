@@ -16,7 +16,8 @@ from django.utils.formats import date_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership, may_read_all_plans
+from plans.models import FamilyPlan, FamilyPlanInvite, Membership
+from plans.visibility import Viewer
 from zammad.admin import COUNTED, count_shallowly
 from zammad.models import WebhookDelivery
 
@@ -37,7 +38,7 @@ def figures(request: HttpRequest) -> dict[str, list[Figure]]:
     """Count what this person may see, by heading."""
     now = timezone.now()
     shown = {}
-    if may_read_all_plans(request.user):
+    if Viewer(request.user).reads_all_plans:
         shown[_("Now")] = list(_of_plans(now=now))
     if admin.site.get_model_admin(WebhookDelivery).has_view_permission(request):
         shown[_("Deliveries today")] = [*_of_deliveries(now=now), _last_delivery()]

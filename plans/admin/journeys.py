@@ -26,8 +26,9 @@ from django.utils import translation
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
-from plans.models import display_name, is_storable, may_read_all_plans
+from plans.models import display_name, is_storable
 from plans.services import IssuedInvite
+from plans.visibility import Viewer
 from zammad.admin import ShallowPaginator
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class OfPlanAdmin(JourneyAdmin):
     """Rows that belong to a plan: who may read plans may read them."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return may_read_all_plans(request.user)
+        return Viewer(request.user).reads_all_plans
 
 
 def page_of(obj: models.Model) -> str:

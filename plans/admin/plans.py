@@ -40,9 +40,9 @@ from plans.models import (
     Membership,
     MembershipQuerySet,
     PlanEvent,
-    may_read_all_plans,
 )
 from plans.settings import PlanSettings
+from plans.visibility import Viewer
 
 VIEW_ZAMMAD_USER = "zammad.view_zammaduser"
 SHOWN = 100  # rows of each kind on a plan's page: as many as it can have members
@@ -116,7 +116,7 @@ class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
         return self.get_fields(request, obj)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return may_read_all_plans(request.user)
+        return Viewer(request.user).reads_all_plans
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

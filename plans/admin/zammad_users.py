@@ -20,7 +20,7 @@ from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to, page_of
-from plans.models import may_read_all_plans
+from plans.visibility import Viewer
 from zammad.admin import history_of_links
 from zammad.linking import explain, link_by_hand, unlink
 from zammad.models import ZammadUser
@@ -96,7 +96,7 @@ class ZammadUserAdmin(JourneyAdmin):
         return super().get_queryset(request).prefetch_related("user__membership__family_plan")
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        return [name for name in self.list_display if name != "plan" or may_read_all_plans(request.user)]
+        return [name for name in self.list_display if name != "plan" or Viewer(request.user).reads_all_plans]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         person = get_user_model()
@@ -110,7 +110,7 @@ class ZammadUserAdmin(JourneyAdmin):
             "auto_link",
             "link_history",
         ]
-        if not may_read_all_plans(request.user):
+        if not Viewer(request.user).reads_all_plans:
             here.remove("plan")
         return [
             (_("Here"), {"fields": here, "description": WHAT_A_LINK_MEANS}),
