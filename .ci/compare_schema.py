@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
-from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
 from graphql import (
     GraphQLError,
     GraphQLSchema,
@@ -33,7 +33,7 @@ def git(*arguments: str) -> str:
     command = ["git", *arguments]
     try:
         done = subprocess.run(  # noqa: S603  # no shell, and no argument but ours and --against
-            command, cwd=settings.BASE_DIR, capture_output=True, text=True, check=True
+            command, capture_output=True, text=True, check=True
         )
     except OSError as error:
         raise GitRefused(str(error)) from error
@@ -94,51 +94,51 @@ def names_a_replacement(reason: str, schema: GraphQLSchema) -> bool:
     return False
 
 
-class Command(BaseCommand):
-    help = (
-        "Compare graphql_api/schema.graphql with its newest released version, or before the first release "
-        "with the version before its last change. Refuse what breaks clients and is not named in the "
-        "changelog, and what is deprecated without a replacement or a line there."
+def find_earlier(against: str | None) -> tuple[str, GraphQLSchema] | None:
+    """Find what to compare with; None where the history has nothing, as in a shallow clone."""
+    try:
+        revision = against or earlier_revision()
+        schema = build_schema(git("show", "--end-of-options", f"{revision}:{FILE}"))
+    except GitRefused as refused:
+        if against:
+            sys.exit(f"There is no {FILE} in {against}: {refused}")
+        print(f"Compared with nothing, for the history here has no earlier version: {refused}")
+        return None
+    print(f"Compared with {revision}.")
+    return revision, schema
+
+
+def compare(against: str | None) -> list[str]:
+    """Return what is wrong with the schema of the repository that is the current directory."""
+    schema = build_schema(Path(FILE).read_text())
+    changelog = Path("CHANGELOG.md").read_text()
+    problems = []
+    for coordinate, reason in deprecated(schema):
+        if not names_a_replacement(reason, schema):
+            problems.append(f"{coordinate} is deprecated: name its replacement, in backticks, in the reason.")
+        if f"`{coordinate}`" not in changelog:
+            problems.append(f"{coordinate} is deprecated: name `{coordinate}` in CHANGELOG.md.")
+    if found := find_earlier(against):
+        revision, earlier = found
+        news = news_since(revision, changelog)
+        for dangerous in find_dangerous_changes(earlier, schema):
+            print(f"May surprise clients: {dangerous.description}")
+        for breaking in find_breaking_changes(earlier, schema):
+            print(f"Breaks clients: {breaking.description}")
+            coordinate = coordinate_of(breaking.description)
+            if f"`{coordinate}`" not in news:
+                problems.append(f"Name `{coordinate}` under Unreleased in CHANGELOG.md.")
+    return problems
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=(
+            "Compare graphql_api/schema.graphql with its newest released version, or before the first "
+            "release with the version before its last change. Refuse what breaks clients and is not named "
+            "in the changelog, and what is deprecated without a replacement or a line there."
+        )
     )
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--against", metavar="REF", help="Compare with this revision instead.")
-
-    def handle(self, *, against: str | None, **_options: Any) -> None:
-        schema = build_schema((settings.BASE_DIR / FILE).read_text())
-        changelog = (settings.BASE_DIR / "CHANGELOG.md").read_text()
-        problems = []
-        for coordinate, reason in deprecated(schema):
-            if not names_a_replacement(reason, schema):
-                problems.append(
-                    f"{coordinate} is deprecated: name its replacement, in backticks, in the reason."
-                )
-            if f"`{coordinate}`" not in changelog:
-                problems.append(f"{coordinate} is deprecated: name `{coordinate}` in CHANGELOG.md.")
-        if found := self.find_earlier(against):
-            revision, earlier = found
-            news = news_since(revision, changelog)
-            for dangerous in find_dangerous_changes(earlier, schema):
-                self.stdout.write(f"May surprise clients: {dangerous.description}")
-            for breaking in find_breaking_changes(earlier, schema):
-                self.stdout.write(f"Breaks clients: {breaking.description}")
-                coordinate = coordinate_of(breaking.description)
-                if f"`{coordinate}`" not in news:
-                    problems.append(f"Name `{coordinate}` under Unreleased in CHANGELOG.md.")
-        if problems:
-            raise CommandError("\n".join(problems))
-
-    def find_earlier(self, against: str | None) -> tuple[str, GraphQLSchema] | None:
-        """Find what to compare with; None where the history has nothing, as in a shallow clone."""
-        try:
-            revision = against or earlier_revision()
-            schema = build_schema(git("show", "--end-of-options", f"{revision}:{FILE}"))
-        except GitRefused as refused:
-            if against:
-                raise CommandError(f"There is no {FILE} in {against}: {refused}") from refused
-            self.stdout.write(
-                f"Compared with nothing, for the history here has no earlier version: {refused}"
-            )
-            return None
-        self.stdout.write(f"Compared with {revision}.")
-        return revision, schema
+    parser.add_argument("--against", metavar="REF", help="Compare with this revision instead.")
+    if problems := compare(parser.parse_args().against):
+        sys.exit("\n".join(problems))

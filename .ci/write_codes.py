@@ -1,0 +1,12 @@
+"""Write the codes of refusals, as the code explains them, into docs/api.md: for `manage.py shell`."""
+
+from pathlib import Path
+
+from graphql_api.refusals import codes_as_table
+
+BEGIN, END = "<!-- codes: make schema writes them -->", "<!-- end of codes -->"
+
+page = Path("docs/api.md")
+text = page.read_text()
+begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+page.write_text(f"{text[:begin]}\n{codes_as_table()}\n{text[end:]}")
