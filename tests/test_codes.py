@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import constance
@@ -52,6 +55,23 @@ def test_the_table_of_codes_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(WRITE_CODES))
     assert (tmp_path / "docs" / "api.md").read_text() == PAGE.read_text()
+
+
+def test_nothing_starts_without_the_docstrings_that_codes_are_read_from() -> None:
+    started = subprocess.run(
+        [sys.executable, "-OO", "manage.py", "check"],
+        cwd=BASE_DIR,
+        env={"PATH": os.defpath, "DEBUG": "true", "ENV_FILE": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert started.returncode == 1
+    assert started.stderr == (
+        "This cannot start. Run Python without -OO or PYTHONOPTIMIZE=2: "
+        "the schema reads its codes from docstrings.\n"
+    )
 
 
 # --- Each mutation with each of its codes ---------------------------------------------------------
