@@ -28,8 +28,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from graphql_api import limits
-from graphql_api.limits import Document, Measure, Walk, cost_of, fields_of
+from graphql_api import costs, limits
+from graphql_api.costs import fields_of
+from graphql_api.limits import Document, Measure, Walk, cost_of
 from graphql_api.schema import schema
 from plans.models import FamilyPlan
 from tests.api import JSON, URL, client_of, node_id, post
@@ -168,7 +169,7 @@ class Slow:
                     length = max(1, self.sizes[argument.value.name.value])  # type: ignore[attr-defined]
         elif field and field.length is not None:
             length = field.length
-        weight = field.weight if field else limits.Weight()
+        weight = field.weight if field else costs.Weight()
         return Measure(
             0 if node.name.value.startswith("__") or not node.selection_set else below.depth + 1,
             below.lists_of_types + own.lists_of_types,
@@ -348,7 +349,7 @@ def test_every_list_of_the_schema_is_weighed() -> None:
         f"{type_}.{name}"
         for type_, fields in fields_of(GRAPHQL).items()
         for name, field in fields.items()
-        if field.length == limits.OTHER_LIST
+        if field.length == costs.OTHER_LIST
     }
 
     assert plain == set()  # give it a length in LISTS
@@ -508,14 +509,14 @@ def test_the_page_for_api_users_tells_what_fields_cost() -> None:
 
     told = re.findall(r"^\| `(\w+\.\w+)` \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
 
-    assert told == [(name, str(weight.once), str(weight.each)) for name, weight in limits.WEIGHTS.items()]
-    assert f"| any other mutation | {limits.MUTATION.once} | {limits.MUTATION.each} |" in page
+    assert told == [(name, str(weight.once), str(weight.each)) for name, weight in costs.WEIGHTS.items()]
+    assert f"| any other mutation | {costs.MUTATION.once} | {costs.MUTATION.each} |" in page
 
 
 def test_each_weight_is_of_a_field_that_there_is() -> None:
     fields = fields_of(GRAPHQL)
 
-    for coordinate in [*limits.WEIGHTS, *limits.LISTS]:
+    for coordinate in [*costs.WEIGHTS, *costs.LISTS]:
         type_, _, name = coordinate.partition(".")
         assert name in fields[type_]
 
