@@ -1,4 +1,4 @@
-"""The README cannot rot: its journey is pasted into a shell, and its commands exist."""
+"""README and the pages of docs cannot rot: the journey is pasted into a shell, and the commands exist."""
 
 import json
 import os
@@ -25,6 +25,9 @@ from zammad.models import ZammadUser
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 README = (BASE_DIR / "README.md").read_text()
+JOURNEY = (BASE_DIR / "docs" / "journey.md").read_text()
+OPERATION = (BASE_DIR / "docs" / "operation.md").read_text()
+SETTINGS = (BASE_DIR / "docs" / "settings.md").read_text()
 PAGES = [BASE_DIR / "README.md", BASE_DIR / "CONTRIBUTING.md", *sorted((BASE_DIR / "docs").rglob("*.md"))]
 MAKEFILE = (BASE_DIR / "Makefile").read_text()
 
@@ -82,8 +85,7 @@ def running(tmp_path: Path) -> Iterator[int]:
 
 def test_the_journey_does_what_it_says(running: int) -> None:
     # given the blocks of the journey, against this test's port
-    journey = README.split("## A journey to paste")[1].split("\n## ")[0]
-    script = "\n".join(re.findall(r"```sh\n(.*?)```", journey, re.DOTALL))
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", JOURNEY, re.DOTALL))
     assert "url=http://127.0.0.1:8000\n" in script
     script = script.replace("url=http://127.0.0.1:8000\n", f"url=http://127.0.0.1:{running}\n")
 
@@ -128,8 +130,8 @@ def test_the_journey_does_what_it_says(running: int) -> None:
     }
 
 
-def test_the_pages_that_the_readme_names_are_there(running: int) -> None:
-    for page in re.findall(r"<http://127\.0\.0\.1:8000(/[^>]*)>", README):
+def test_the_pages_that_readme_and_journey_name_are_there(running: int) -> None:
+    for page in re.findall(r"<http://127\.0\.0\.1:8000(/[^>]*)>", README + JOURNEY):
         assert answers(f"http://127.0.0.1:{running}{page}"), page
 
 
@@ -152,8 +154,8 @@ def test_what_erases_a_person_leaves_no_row_with_their_address() -> None:
         action_flag=DELETION,
     )
 
-    # when the lines of the README are run
-    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    # when the lines of the page are run
+    (lines,) = re.findall(r"```python\n(.*?)```", OPERATION, re.DOTALL)
     exec(lines, {})  # noqa: S102  # our own page
 
     # then only the others are left
@@ -176,13 +178,15 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_between_the_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    text = page.read_text()
+
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)|<img src=\"([^\"]+)", text):
+        assert (page.parent / "".join(target)).exists(), target
 
 
-def test_the_readme_documents_each_setting() -> None:
+def test_a_page_documents_each_setting_of_admin() -> None:
     for name in settings.CONSTANCE_CONFIG:
-        assert f"`{name}`" in README
+        assert f"`{name}`" in SETTINGS
 
 
 def test_the_example_environment_documents_each_variable_that_the_settings_read() -> None:
