@@ -1,4 +1,4 @@
-"""The page for API users cannot rot: its examples are run, and every query and mutation has one."""
+"""The pages for API users cannot rot: their examples are run, and every query and mutation has one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from plans.management.commands.demo_data import PASSWORD
 from tests.factories import ZammadUserFactory
 from zammad.sandbox import Sandbox
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "api.md").read_text()
+BASE_DIR = Path(__file__).resolve().parent.parent
+PAGE = (BASE_DIR / "docs" / "api.md").read_text()
+README = (BASE_DIR / "README.md").read_text()
 MORNING = datetime(2026, 3, 2, 9, tzinfo=UTC)
 PEOPLE = {
     "Ada": "admin@example.com",
@@ -34,9 +36,9 @@ PEOPLE = {
 EXAMPLES = re.compile(
     r"```http\n(?P<request>.*?)```\s+```http\n(?P<response>.*?)```"
     r"|"
-    r"\b(?P<who>\w+) asks:\s+```graphql\n(?P<query>.*?)```\s+"
-    r"(?:with the variables\s+```json\n(?P<variables>.*?)```\s+)?"
-    r"and is answered:\s+```json\n(?P<answer>.*?)```",
+    r"(?:As (?P<who>\w+)|Signed out):\s+```graphql\n(?P<query>.*?)```\s+"
+    r"(?:Variables:\s+```json\n(?P<variables>.*?)```\s+)?"
+    r"Response:\s+```json\n(?P<answer>.*?)```",
     re.DOTALL,
 )
 # Never the same twice: what is answered as one stands for what the page has in its place.
@@ -88,15 +90,16 @@ class Reader:
         assert lines == [f"{name}: {answered[name]}" for name, _ in (line.split(": ", 1) for line in lines)]
         self.check(answered, expected)
 
-    def try_operation(self, who: str, query: str, variables: str | None, answer: str) -> None:
+    def try_operation(self, who: str | None, query: str, variables: str | None, answer: str) -> None:
         body = json.dumps({"query": query, "variables": json.loads(variables or "{}")})
-        headers = {} if who == "Nobody" else {"X-Session-Token": self.sign_in(who)}
+        headers = {"X-Session-Token": self.sign_in(who)} if who else {}
         self.check(self.send("/graphql/", body, **headers), answer)
 
 
 @pytest.mark.django_db(transaction=True, reset_sequences=True)
+@pytest.mark.parametrize("page", [PAGE, README], ids=["api.md", "README.md"])
 def test_every_example_is_answered_as_the_page_says(
-    sandbox: Sandbox, settings: Settings, time_machine: TimeMachineFixture
+    page: str, sandbox: Sandbox, settings: Settings, time_machine: TimeMachineFixture
 ) -> None:
     # given the demo data on a certain morning, and that Zammad has told of Bob
     time_machine.move_to(MORNING, tick=False)
@@ -107,8 +110,10 @@ def test_every_example_is_answered_as_the_page_says(
     ZammadUserFactory(zammad_id=4, user=bob, email=bob.email, firstname="Bob", updated_at=MORNING)
 
     # when the examples are tried in their order, then all is as in print
+    examples = list(EXAMPLES.finditer(page))
+    assert examples
     reader = Reader()
-    for example in EXAMPLES.finditer(PAGE):
+    for example in examples:
         asked: dict[str, Any] = example.groupdict()
         if asked["request"]:
             reader.try_http(asked["request"], asked["response"])
