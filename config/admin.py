@@ -31,9 +31,8 @@ from config.rights import NAMES, WrittenBySuperusers, may_change, may_change_acc
 from config.second_factor import reset_second_factor
 from graphql_api.second_factor import lacks_second_factor, second_factor_page
 from plans.admin.dashboard import figures
-from plans.admin.journeys import refuse_save_as_new
 from zammad.addresses import validated_address
-from zammad.admin import ShallowPaginator
+from zammad.admin_base import ShallowAdmin
 
 # Admin signs in where everybody does, so that one limit guards one door.
 site_login = secure_admin_login(admin.site.login)
@@ -111,18 +110,13 @@ class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
+class UserAdmin(WrittenBySuperusers, ShallowAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     """Find people by address and name, and tell what they may do."""
 
     list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
     search_fields = ("email__istartswith", "first_name__istartswith", "last_name__istartswith")
     search_help_text = _("The start of an address, a first or a last name.")
-    ordering = ("-pk",)
-    # The table grows for ever: nothing counts, sorts or sums up all of it.
-    paginator = ShallowPaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    sortable_by = ()
+    get_search_results = admin.ModelAdmin.get_search_results  # by each word of a full name
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
     fieldsets = (
@@ -147,22 +141,12 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         }
         return field in known and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        refuse_save_as_new(self, request)
-        return super().changeform_view(request, *args, **kwargs)
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return request.user.has_perm("auth.add_user")
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_change_permission(request, obj) and (obj is None or may_change(request.user, obj))
-
-    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        # Addresses, second factor and sessions go along.
-        return may_change_access(request.user) and super().has_delete_permission(request, obj)
-
-    def has_view_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return request.user.has_perm("auth.view_user") or request.user.has_perm("auth.change_user")
-
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        return super().get_actions(request) if may_change_access(request.user) else {}
+        allowed = request.user.has_perm("auth.change_user")
+        return allowed and (obj is None or may_change(request.user, obj))
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
@@ -238,24 +222,16 @@ class GroupAdmin(WrittenBySuperusers, DjangoGroupAdmin):
 
 
 @admin.register(EmailAddress)
-class EmailAddressAdmin(WrittenBySuperusers, AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
+class EmailAddressAdmin(WrittenBySuperusers, ShallowAdmin, AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
     """Find addresses by their start; allauth's own page counts and sorts all of them."""
 
     form = EmailAddressForm
     list_filter = ()
     list_select_related = ("user",)
     search_help_text = _("The start of an address.")
-    ordering = ("-pk",)
-    paginator = ShallowPaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    sortable_by = ()
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("email__startswith",)
+        return ("email",)  # that there is a search; allauth's fields are not asked
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[EmailAddress], search_term: str
-    ) -> tuple[QuerySet[EmailAddress], bool]:
-        # As allauth keeps them.
-        return super().get_search_results(request, queryset, search_term.lower())  # type: ignore[no-any-return]
+    def find(self, rows: QuerySet[EmailAddress], term: str) -> QuerySet[EmailAddress]:
+        return rows.filter(email__startswith=term.lower())  # as allauth keeps them

@@ -10,15 +10,13 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership
 from plans.visibility import Viewer
-from zammad.admin import COUNTED, count_shallowly
+from zammad.admin_base import COUNTED, count_shallowly, list_of
 from zammad.models import WebhookDelivery
 
 
@@ -29,9 +27,6 @@ class Figure:
     title: str
     value: str
     url: str = ""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 def figures(request: HttpRequest) -> dict[str, list[Figure]]:
@@ -68,18 +63,8 @@ def _last_delivery() -> Figure:
     return Figure(title=_("The last of all"), value=when)
 
 
-def _figure(
-    title: str,
-    rows: QuerySet[FamilyPlan] | QuerySet[FamilyPlanInvite] | QuerySet[WebhookDelivery],
-    **filters: object,
-) -> Figure:
-    opts = rows.model._meta
-    page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
-    return Figure(
-        title=title,
-        value=_count(rows),
-        url=f"{page}?{urlencode({name: str(value) for name, value in filters.items()})}",
-    )
+def _figure(title: str, rows: QuerySet[Any], **filters: object) -> Figure:
+    return Figure(title=title, value=_count(rows), url=list_of(rows.model, **filters))
 
 
 def _count(rows: QuerySet[Any]) -> str:

@@ -11,11 +11,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from plans import services
-from plans.admin.journeys import CHANGE_PLAN, Journey, OfPlanAdmin, is_id
-from plans.models import (
-    FamilyPlanInvite,
-    FamilyPlanInviteQuerySet,
-)
+from plans.admin.journeys import Journey, OfPlanAdmin
+from plans.models import FamilyPlanInvite, FamilyPlanInviteQuerySet
+from zammad.admin_base import column, is_id
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -49,6 +47,7 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
         "zammad_token_name",
     )
     readonly_fields = ("status",)
+    status = column(_("status"), lambda invite: str(invite.status(now=timezone.now()).label))
     journeys = (
         Journey(
             name="reissue",
@@ -56,7 +55,6 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
             explanation=_(
                 "A new link replaces the old one, which is dead. It is shown once, on the next page."
             ),
-            right=CHANGE_PLAN,
             offered=lambda invite: invite.user_id is None and invite.family_plan.closed_at is None,
             call=lambda actor, invite: services.reissue_invite(actor=actor, invite_id=invite.pk),
             done=_("Reissued invite %(id)s."),
@@ -65,7 +63,6 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
             name="revoke",
             title=_("Revoke"),
             explanation=_("The link is dead and the seat is free again."),
-            right=CHANGE_PLAN,
             offered=lambda invite: invite.status(now=timezone.now()) == FamilyPlanInvite.Status.OPEN,
             call=lambda actor, invite: services.revoke_invite(actor=actor, invite_id=invite.pk),
             done=_("Revoked invite %(id)s."),
@@ -82,7 +79,3 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[FamilyPlanInvite]:
         return rows.filter(pk=int(term)) if is_id(term) else rows.filter(email__startswith=term.lower())
-
-    @admin.display(description=_("status"))
-    def status(self, invite: FamilyPlanInvite) -> str:
-        return str(invite.status(now=timezone.now()).label)

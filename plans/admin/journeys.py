@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin import helpers
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -26,15 +25,14 @@ from django.utils import translation
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
-from plans.models import display_name, is_storable
+from plans.models import display_name
 from plans.services import IssuedInvite
 from plans.visibility import Viewer
-from zammad.admin import ShallowPaginator
+from zammad.admin_base import ReadOnly, ShallowAdmin, page_of
+from zammad.models import ZammadUser
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
-
-CHANGE_PLAN = "plans.change_familyplan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +46,10 @@ class Journey:
     name: str
     title: _StrOrPromise
     explanation: _StrOrPromise
-    right: str
     offered: Callable[[Any], bool]
     call: Callable[..., object]
     done: _StrOrPromise
+    right: str = "plans.change_familyplan"
     about: Callable[[Any, Any], int] = lambda obj, _result: obj.pk
     form: type[forms.Form] = forms.Form
 
@@ -81,16 +79,7 @@ class LimitedChangeList(ChangeList):
             self.result_list = self.queryset[: self.list_per_page]
 
 
-def refuse_save_as_new(page: admin.ModelAdmin[Any], request: HttpRequest) -> None:
-    """Hold what Django does not: a change form makes a new row only where `save_as` offers that.
-
-    :raises PermissionDenied:
-    """
-    if "_saveasnew" in request.POST and not page.save_as:
-        raise PermissionDenied
-
-
-class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only to type checkers
+class JourneyAdmin(ReadOnly, ShallowAdmin):
     """Show rows to be read, and change them only through journeys."""
 
     journeys: tuple[Journey, ...] = ()
@@ -98,27 +87,6 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
     actions = None
     change_form_template = "admin/plans/change_form.html"
     list_per_page = 50
-    ordering = ("-pk",)
-    # The tables grow for ever: nothing counts, sorts or sums up all of them.
-    paginator = ShallowPaginator
-    show_facets = admin.ShowFacets.NEVER
-    show_full_result_count = False
-    sortable_by = ()
-    # By itself admin joins the relations shown, to all that a search finds before it is sorted.
-    list_select_related = ()
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        refuse_save_as_new(self, request)
-        return super().changeform_view(request, *args, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:
         ours = [
@@ -135,18 +103,6 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return LimitedChangeList
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        return self.find(queryset, term) if is_storable(term) else queryset.none(), False
-
-    def find(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
-        """Narrow to what a term names: Django's own search would look for it in the middle of every text."""
-        return rows
-
     def subject_of(self, obj: Any) -> Any:
         """Return the row whose page one comes back to, and whose history tells of the journey."""
         return obj
@@ -161,16 +117,11 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
         ]
 
     def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Any = None,
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        context |= {"journeys": self.links_of(request, obj), "show_save_and_add_another": False}
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        journeys = self.links_of(request, context["original"])
+        context |= {"journeys": journeys, "show_save_and_add_another": False}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def journey_view(self, request: HttpRequest, object_id: str, journey: Journey) -> HttpResponse:
         """Ask for what the service needs, then call it."""
@@ -183,7 +134,7 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
             )
             return redirect("admin:index")
         subject = self.subject_of(obj)
-        back = page_of(subject)
+        place = {"subject": subject, "back": page_of(subject)}
         form = journey.form(request.POST if request.method == "POST" else None)
         result = attempt(request, form, lambda **values: journey.call(request.user, obj, **values))
         if result is None:
@@ -193,8 +144,7 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
                 title=journey.title,
                 subtitle=str(obj),
                 explanation=journey.explanation,
-                subject=subject,
-                back=back,
+                **place,
             )
         about = journey.about(obj, result)
         told = journey.done % {"id": about}
@@ -202,17 +152,9 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
             self.log_change(request, subject, [{"journey": {"done": str(journey.done), "id": about}}])
         if isinstance(result, IssuedInvite):
             # The link is on this answer and nowhere else: a message would be kept in the session.
-            return self.page(
-                request,
-                "issued",
-                title=_("Invite link"),
-                told=told,
-                issued=result,
-                subject=subject,
-                back=back,
-            )
+            return self.page(request, "issued", title=_("Invite link"), told=told, issued=result, **place)
         self.message_user(request, told, messages.SUCCESS)
-        return redirect(back)
+        return redirect(place["back"])
 
     def form_page(self, request: HttpRequest, form: forms.Form, **context: Any) -> TemplateResponse:
         """Show a form as the admin shows its own."""
@@ -222,17 +164,10 @@ class JourneyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic only 
         return self.page(request, "journey", form=form, adminform=adminform, media=media, **context)
 
     def page(self, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
-        subject = context.get("subject")
         request.current_app = self.admin_site.name
-        return TemplateResponse(
-            request,
-            f"admin/plans/{template}.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": subject._meta if subject else self.opts,
-                **context,
-            },
-        )
+        opts = context["subject"]._meta if "subject" in context else self.opts
+        context = {**self.admin_site.each_context(request), "opts": opts, **context}
+        return TemplateResponse(request, f"admin/plans/{template}.html", context)
 
 
 class OfPlanAdmin(JourneyAdmin):
@@ -240,11 +175,6 @@ class OfPlanAdmin(JourneyAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return Viewer(request.user).reads_all_plans
-
-
-def page_of(obj: models.Model) -> str:
-    """Return the address of a row's page in the admin."""
-    return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[quote(obj.pk)])
 
 
 def link_to(obj: models.Model | None, text: object = "") -> str:
@@ -257,6 +187,6 @@ def described(user: Any) -> str:
     return f"{display_name(user)} ({user.email})" if user else "-"
 
 
-def is_id(term: str) -> bool:
-    """Tell whether a search term can be an id; a longer number is none in any database."""
-    return term.isdecimal() and len(term) < 19
+def in_zammad(zammad_user: ZammadUser, shown: object) -> str:
+    """Show the ID of a Zammad user, followed by a link to Zammad itself."""
+    return format_html('{} (<a href="{}">{}</a>)', shown, zammad_user.page, _("in Zammad"))

@@ -13,25 +13,23 @@ from django.db.models import Prefetch, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from plans import services
+from plans.admin.invites import FamilyPlanInviteAdmin
 from plans.admin.journeys import (
-    CHANGE_PLAN,
     Journey,
     JourneyAdmin,
     OfPlanAdmin,
     attempt,
     described,
-    is_id,
+    in_zammad,
     link_to,
-    page_of,
 )
 from plans.models import (
     FamilyPlan,
@@ -43,8 +41,8 @@ from plans.models import (
 )
 from plans.settings import PlanSettings
 from plans.visibility import Viewer
+from zammad.admin_base import ReadOnly, column, is_id, list_of, page_of
 
-VIEW_ZAMMAD_USER = "zammad.view_zammaduser"
 SHOWN = 100  # rows of each kind on a plan's page: as many as it can have members
 
 
@@ -99,33 +97,25 @@ class NewestFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
         return []
 
 
-class RowsInline(admin.TabularInline):  # type: ignore[type-arg]
+class RowsInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     """A read-only table on a plan's page."""
 
     formset = NewestFormSet
     template = "admin/plans/rows.html"
     extra = max_num = 0
     ordering = ("-pk",)
+    joined: tuple[str, ...]
     request: HttpRequest
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         self.request = request  # Django makes inlines anew for each request
-        return super().get_queryset(request)
+        return super().get_queryset(request).select_related(*self.joined)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.get_fields(request, obj)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return Viewer(request.user).reads_all_plans
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     @admin.display(description=_("what to do"))
     def links(self, row: models.Model) -> SafeString:
@@ -137,72 +127,44 @@ class MembersInline(RowsInline):
     model = Membership
     verbose_name_plural = _("members")
     fields = ("person", "role", "joined_at", "joined_through", "zammad_id", "links")
+    joined = ("user__family_plan_invite", "user__zammad_user")
+    person = column(_("person"), lambda membership: described(membership.user))
+    joined_through = column(
+        _("joined through"), lambda membership: link_to(getattr(membership.user, "family_plan_invite", None))
+    )
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = super().get_fields(request, obj)
-        return [name for name in fields if name != "zammad_id" or request.user.has_perm(VIEW_ZAMMAD_USER)]
+        may_view = request.user.has_perm("zammad.view_zammaduser")
+        return [name for name in self.fields if name != "zammad_id" or may_view]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
         members: MembershipQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return members.owner_first().select_related("user__family_plan_invite", "user__zammad_user")
-
-    @admin.display(description=_("person"))
-    def person(self, membership: Membership) -> str:
-        return described(membership.user)
-
-    @admin.display(description=_("joined through"))
-    def joined_through(self, membership: Membership) -> str:
-        return link_to(getattr(membership.user, "family_plan_invite", None))
+        return members.owner_first()
 
     @admin.display(description=_("Zammad ID"))
     def zammad_id(self, membership: Membership) -> str:
         zammad_user = getattr(membership.user, "zammad_user", None)
-        if zammad_user is None:
-            return "-"
-        here = link_to(zammad_user, zammad_user.zammad_id)
-        return format_html('{} (<a href="{}">{}</a>)', here, zammad_user.page, gettext("in Zammad"))
+        return in_zammad(zammad_user, link_to(zammad_user, zammad_user.zammad_id)) if zammad_user else "-"
 
 
 class InvitesInline(RowsInline):
     model = FamilyPlanInvite
     verbose_name_plural = format_lazy(_("invites, the newest {count}"), count=SHOWN)
     fields = ("itself", "email", "status", "expires_at", "accepted_by", "mail_status", "links")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlanInvite]:
-        return super().get_queryset(request).select_related("family_plan", "user")
-
-    @admin.display(description=_("invite"))
-    def itself(self, invite: FamilyPlanInvite) -> str:
-        return link_to(invite)
-
-    @admin.display(description=_("status"))
-    def status(self, invite: FamilyPlanInvite) -> str:
-        return str(invite.status(now=timezone.now()).label)
-
-    @admin.display(description=_("accepted by"))
-    def accepted_by(self, invite: FamilyPlanInvite) -> str:
-        return described(invite.user)
+    joined = ("family_plan", "user")
+    itself = column(_("invite"), link_to)
+    status = FamilyPlanInviteAdmin.status
+    accepted_by = column(_("accepted by"), lambda invite: described(invite.user))
 
 
 class EventsInline(RowsInline):
     model = PlanEvent
     verbose_name_plural = format_lazy(_("history, the newest {count}"), count=SHOWN)
     fields = ("at", "kind", "by", "about", "through")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[PlanEvent]:
-        return super().get_queryset(request).select_related("actor", "subject", "invite")
-
-    @admin.display(description=_("by"))
-    def by(self, event: PlanEvent) -> str:
-        return described(event.actor)
-
-    @admin.display(description=_("about"))
-    def about(self, event: PlanEvent) -> str:
-        return described(event.subject)
-
-    @admin.display(description=_("invite"))
-    def through(self, event: PlanEvent) -> str:
-        return link_to(event.invite)
+    joined = ("actor", "subject", "invite")
+    by = column(_("by"), lambda event: described(event.actor))
+    about = column(_("about"), lambda event: described(event.subject))
+    through = column(_("invite"), lambda event: link_to(event.invite))
 
 
 # --- Pages -----------------------------------------------------------------------------
@@ -216,13 +178,8 @@ class StateFilter(admin.SimpleListFilter):
         return [("open", pgettext("plan", "Open")), ("closed", pgettext("plan", "Closed"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        match self.value():
-            case "open":
-                return queryset.filter(closed_at=None)
-            case "closed":
-                return queryset.exclude(closed_at=None)
-            case _:
-                return queryset
+        closed = {"open": False, "closed": True}.get(self.value() or "")
+        return queryset if closed is None else queryset.filter(closed_at__isnull=not closed)
 
 
 @admin.register(FamilyPlan)
@@ -244,7 +201,6 @@ class FamilyPlanAdmin(JourneyAdmin):
             explanation=_(
                 "The invite holds a seat until it expires. Its link is shown once, on the next page."
             ),
-            right=CHANGE_PLAN,
             offered=lambda plan: plan.closed_at is None,
             form=InviteForm,
             call=lambda actor, plan, email: services.create_invite(
@@ -260,18 +216,17 @@ class FamilyPlanAdmin(JourneyAdmin):
                 "The owner's membership ends and open invites expire. The plan and its history stay to be "
                 "read here; it cannot be opened again."
             ),
-            right=CHANGE_PLAN,
             offered=lambda plan: plan.closed_at is None,
             call=lambda actor, plan: services.close_plan(actor=actor, plan_id=plan.pk),
             done=_("Closed the plan."),
         ),
     )
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("plans.add_familyplan")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(CHANGE_PLAN)
+        return request.user.has_perm("plans.change_familyplan")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FamilyPlan]:
         owners = Membership.objects.filter(role=Membership.Role.OWNER).select_related("user")
@@ -298,13 +253,7 @@ class FamilyPlanAdmin(JourneyAdmin):
         form = PlanForm(request.POST if request.method == "POST" else None)
         plan = attempt(request, form, lambda **values: services.create_plan(actor=request.user, **values))
         if not isinstance(plan, FamilyPlan):
-            return self.form_page(
-                request,
-                form,
-                title=_("Create a plan"),
-                explanation="",
-                back=reverse("admin:plans_familyplan_changelist"),
-            )
+            return self.form_page(request, form, title=_("Create a plan"), back=list_of(FamilyPlan))
         self.log_addition(request, plan, [{"added": {}}])
         self.message_user(request, gettext("Created %(plan)s.") % {"plan": plan}, messages.SUCCESS)
         return redirect(page_of(plan))
@@ -339,7 +288,6 @@ class MembershipAdmin(OfPlanAdmin):
             explanation=_(
                 "The seat is free again. The invite this person came by expires and can be reissued."
             ),
-            right=CHANGE_PLAN,
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.detach_member(actor=actor, membership_id=membership.pk),
             about=lambda membership, _result: membership.user_id,
@@ -349,7 +297,6 @@ class MembershipAdmin(OfPlanAdmin):
             name="transfer",
             title=_("Make owner"),
             explanation=_("This person becomes the plan's owner; the owner of now becomes a member."),
-            right=CHANGE_PLAN,
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.transfer_ownership(
                 actor=actor, membership_id=membership.pk

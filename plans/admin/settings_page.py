@@ -62,14 +62,10 @@ class SettingsAdmin(ConstanceAdmin):  # type: ignore[misc]
         if request.method == "POST" and not may_change:
             raise PermissionDenied
         with transaction.atomic():
-            response: HttpResponse = super().changelist_view(request, extra_context)
-        if isinstance(response, TemplateResponse):
-            title = capfirst(self.model._meta.verbose_name)
-            response.context_data = {
-                **(response.context_data or {}),
-                "title": title,
-                "may_change": may_change,
-            }
+            context = {**(extra_context or {}), "may_change": may_change}
+            response: HttpResponse = super().changelist_view(request, context)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            response.context_data["title"] = capfirst(self.model._meta.verbose_name)
         return response
 
     def _log_config_change(self, request: HttpRequest, changes: list[str]) -> None:

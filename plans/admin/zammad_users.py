@@ -16,12 +16,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
-from plans.admin.journeys import Journey, JourneyAdmin, described, is_id, link_to, page_of
+from plans.admin.journeys import Journey, JourneyAdmin, described, in_zammad, link_to
 from plans.visibility import Viewer
 from zammad.admin import history_of_links
+from zammad.admin_base import column, is_id, page_of
 from zammad.linking import explain, link_by_hand, unlink
 from zammad.models import ZammadUser
 
@@ -64,6 +65,14 @@ class ZammadUserAdmin(JourneyAdmin):
     search_fields = ("email",)
     search_help_text = _("A Zammad ID, or the start of an address, a first or a last name.")
     readonly_fields = ("person", "account", "plan", "why", "link_history", "known_as")
+    name = column(_("name"), lambda zammad_user: f"{zammad_user.firstname} {zammad_user.lastname}".strip())
+    person = column(_("person"), lambda zammad_user: described(zammad_user.user))
+    account = column(_("person"), lambda zammad_user: link_to(zammad_user.user, described(zammad_user.user)))
+    why = column(_("why"), lambda zammad_user: str(explain(zammad_user).label))
+    link_history = column(
+        _("history of the link"), lambda zammad_user: history_of_links(zammad_user.link_changes.all())
+    )
+    known_as = column(_("Zammad ID"), lambda zammad_user: in_zammad(zammad_user, str(zammad_user.zammad_id)))
     journeys = (
         Journey(
             name="link",
@@ -99,19 +108,12 @@ class ZammadUserAdmin(JourneyAdmin):
         return [name for name in self.list_display if name != "plan" or Viewer(request.user).reads_all_plans]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        person = get_user_model()
-        view = f"{person._meta.app_label}.{get_permission_codename('view', person._meta)}"
-        may_view_people = self.admin_site.is_registered(person) and request.user.has_perm(view)
-        here = [
-            "account" if may_view_people else "person",
-            "plan",
-            "link_kind",
-            "why",
-            "auto_link",
-            "link_history",
-        ]
-        if not Viewer(request.user).reads_all_plans:
-            here.remove("plan")
+        people = get_user_model()
+        view = f"{people._meta.app_label}.{get_permission_codename('view', people._meta)}"
+        may_view_people = self.admin_site.is_registered(people) and request.user.has_perm(view)
+        plan = ["plan"] if Viewer(request.user).reads_all_plans else []
+        person = "account" if may_view_people else "person"
+        here = [person, *plan, "link_kind", "why", "auto_link", "link_history"]
         return [
             (_("Here"), {"fields": here, "description": WHAT_A_LINK_MEANS}),
             (_("In Zammad"), {"fields": IN_ZAMMAD}),
@@ -125,10 +127,6 @@ class ZammadUserAdmin(JourneyAdmin):
             return rows.filter(email)
         return rows.filter(email | Q(firstname__istartswith=term) | Q(lastname__istartswith=term))
 
-    @admin.display(description=_("name"))
-    def name(self, zammad_user: ZammadUser) -> str:
-        return f"{zammad_user.firstname} {zammad_user.lastname}".strip()
-
     @admin.display(description=_("plan"))
     def plan(self, zammad_user: ZammadUser) -> str:
         membership = getattr(zammad_user.user, "membership", None)
@@ -136,34 +134,12 @@ class ZammadUserAdmin(JourneyAdmin):
             return "-"
         return format_html("{} ({})", link_to(membership.family_plan), membership.get_role_display())
 
-    @admin.display(description=_("person"))
-    def person(self, zammad_user: ZammadUser) -> str:
-        return described(zammad_user.user)
-
-    @admin.display(description=_("person"))
-    def account(self, zammad_user: ZammadUser) -> str:
-        return link_to(zammad_user.user, described(zammad_user.user))
-
-    @admin.display(description=_("why"))
-    def why(self, zammad_user: ZammadUser) -> str:
-        return str(explain(zammad_user).label)
-
-    @admin.display(description=_("history of the link"))
-    def link_history(self, zammad_user: ZammadUser) -> str:
-        return history_of_links(zammad_user.link_changes.all())
-
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         zammad_user = self.get_object(request, unquote(object_id))
-        history = self.link_history(zammad_user) if zammad_user else "-"
+        history = history_of_links(zammad_user.link_changes.all()) if zammad_user else "-"
         return super().history_view(request, object_id, {"link_history": history, **(extra_context or {})})
-
-    @admin.display(description=_("Zammad ID"))
-    def known_as(self, zammad_user: ZammadUser) -> str:
-        return format_html(
-            '{} (<a href="{}">{}</a>)', str(zammad_user.zammad_id), zammad_user.page, gettext("in Zammad")
-        )
 
     def by_zammad_id(self, request: HttpRequest, zammad_id: str) -> HttpResponse:
         """Lead to the page of the user who has this ID in Zammad, or say that none is known.
