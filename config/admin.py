@@ -1,10 +1,9 @@
-"""Admin's one door, what stands above its index, and how it shows people: never by user name."""
+"""Admin's pages of people and their addresses: people are never shown by user name."""
 
 from contextlib import nullcontext
 from typing import Any
 
 from allauth.account.admin import EmailAddressAdmin as AllauthEmailAddressAdmin
-from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from allauth.mfa import admin as _second_factors  # noqa: F401  # it registers its page, to be taken away
 from allauth.mfa.models import Authenticator
@@ -19,7 +18,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -29,48 +27,8 @@ from config.models import Session
 from config.passwords import place_to_hash
 from config.rights import NAMES, WrittenBySuperusers, may_change, may_change_access
 from config.second_factor import reset_second_factor
-from graphql_api.second_factor import lacks_second_factor, second_factor_page
-from plans.admin.dashboard import figures
 from zammad.addresses import validated_address
 from zammad.admin_base import ShallowAdmin
-
-# Admin signs in where everybody does, so that one limit guards one door.
-site_login = secure_admin_login(admin.site.login)
-site_has_permission = admin.site.has_permission
-
-
-def has_permission(request: HttpRequest) -> bool:
-    """Let staff in, where REQUIRE_MFA_FOR_STAFF is set with their second factor only."""
-    return site_has_permission(request) and not lacks_second_factor(request.user, request.session)
-
-
-def login(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-    if lacks_second_factor(request.user, request.session):
-        return second_factor_page(request)
-    response: HttpResponse = site_login(request, extra_context)
-    return response
-
-
-def password_change(*_args: Any, **_options: Any) -> HttpResponse:
-    """Change one's own password where everybody does: it is mailed, and ends other sessions."""
-    return redirect("account_change_password")
-
-
-admin.site.has_permission = has_permission  # type: ignore[method-assign]
-admin.site.login = login  # type: ignore[method-assign]
-admin.site.password_change = password_change  # type: ignore[method-assign,assignment]
-
-
-site_index = admin.site.index
-
-
-def index(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-    """Show the index with the figures that this person may see."""
-    return site_index(request, {"figures": figures(request), **(extra_context or {})})
-
-
-admin.site.index = index  # type: ignore[method-assign,assignment]
-admin.site.index_template = "admin/plans/index.html"
 
 
 def address_of(user: User) -> str:

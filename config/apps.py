@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.contrib import admin
+from django.contrib.admin.apps import AdminConfig
 from django.utils.translation import gettext_lazy as _
 
 from config import sentry
@@ -19,10 +19,13 @@ class FamilyPlansConfig(AppConfig):
 
         count_codes()
         count_in_the_database()
-        admin.site.site_header = admin.site.site_title = self.verbose_name
         connect_account_signals()
         if settings.SENTRY_DSN:
             sentry.start(settings.SENTRY_DSN)
+
+
+class FamilyPlansAdminConfig(AdminConfig):
+    default_site = "config.admin_site.FamilyPlansAdminSite"
 
 
 def connect_account_signals() -> None:

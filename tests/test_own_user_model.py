@@ -37,6 +37,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "company_settings"
 django.setup()
 
 from allauth.account.models import EmailAddress
+from django.contrib import admin
 from django.core.management import call_command
 
 from people.models import Person
@@ -71,6 +72,8 @@ with Sandbox(port=0) as sandbox:
 services.accept_invite(actor=bob, token=issued.token)
 
 seats = Membership.objects.filter(family_plan=plan).owner_first()
+pages = [model.__name__ for model in admin.site._registry if model._meta.app_label in {"plans", "zammad"}]
+print(type(admin.site._wrapped).__name__, sorted(pages))
 print([(str(seat), seat.user.email) for seat in seats])
 print(FamilyPlan.objects.of_zammad_user(57).count())
 """
@@ -168,9 +171,13 @@ def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path:
         check=False,
     )
 
-    # then both people have their seats, and the migrations fit
+    # then both people have their seats, the migrations fit, and Django's own admin has our pages
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-2:] == [
+    assert result.stdout.splitlines()[-3:] == [
+        (
+            "AdminSite ['FamilyPlan', 'FamilyPlanInvite', 'FamilyPlanSettings', 'Membership', "
+            "'RefusedDelivery', 'WebhookDelivery', 'ZammadUser']"
+        ),
         "[('Alice (Owner)', 'alice@company.example'), ('bob (Member)', 'bob@company.example')]",
         "0",
     ]
