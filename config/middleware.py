@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 from config.bodies import GRAPHQL
 from config.postgresql.statements import statements_within
 from graphql_api.views import graphql_refusal
-from zammad.services import read_delivery_id
+from zammad.webhooks import read_delivery_id
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class RequestMiddleware:
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         ids = {"request_id": request_id}
         # Zammad's log shows it, also of a delivery that never reaches its view.
-        if delivery_id := read_delivery_id(request.headers.get("X-Zammad-Delivery")):
+        if delivery_id := read_delivery_id(request.headers):
             ids["delivery_id"] = str(delivery_id)
         # Else whoever is answered before their language is known reads the one of the request before.
         with bound_contextvars(**ids), translation.override(settings.LANGUAGE_CODE):

@@ -24,12 +24,12 @@ from django.test import Client
 from plans.models import FamilyPlan
 from tests.admin_pages import as_person, text_of, url
 from tests.api import ask
+from tests.deliveries import deliver_body
 from tests.factories import PASSWORD, UserFactory, ZammadUserFactory
 from zammad.addresses import ascii_form, spellings
 from zammad.linking import AlreadyLinked, Neighbourhood, decide, explain, link_by_hand, settle_links, unlink
 from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
-from zammad.services import apply_delivery
 
 pytestmark = pytest.mark.django_db
 
@@ -57,7 +57,7 @@ def deliver(zammad_id: int, email: str, *, active: bool = True) -> WebhookDelive
     """Let Zammad tell the newest about a user."""
     customer = {"id": zammad_id, "email": email, "active": active, "updated_at": tick()}
     body = json.dumps({"ticket": {"customer": customer}, "article": {}}).encode()
-    return apply_delivery(body=body, delivery_id=None, trigger=None, now=NOW)
+    return deliver_body(body, now=NOW)
 
 
 def links() -> dict[int, tuple[User | None, str]]:
@@ -176,7 +176,7 @@ def test_a_link_is_decided_by_the_address_that_is_stored_not_by_the_one_delivere
     stale = {"id": 57, "email": "carol@example.com", "updated_at": "2020-01-01T00:00:00Z"}
 
     body = json.dumps({"ticket": {"customer": stale}}).encode()
-    delivery = apply_delivery(body=body, delivery_id=None, trigger=None, now=NOW)
+    delivery = deliver_body(body, now=NOW)
 
     assert delivery.outcome == "STALE"
     assert links() == {57: (bob, "AUTOMATIC")}
@@ -187,10 +187,10 @@ def test_a_stale_delivery_repairs_a_link_that_is_missing(carol: User) -> None:
     body = json.dumps(
         {"ticket": {"customer": {"id": 57, "email": carol.email, "updated_at": tick()}}}
     ).encode()
-    apply_delivery(body=body, delivery_id=None, trigger=None, now=NOW)
+    deliver_body(body, now=NOW)
     EmailAddress.objects.filter(user=carol).update(verified=True)
 
-    delivery = apply_delivery(body=body, delivery_id=None, trigger=None, now=NOW)
+    delivery = deliver_body(body, now=NOW)
 
     assert (delivery.outcome, delivery.detail) == ("STALE", "as new a version is stored; linked")
     assert links() == {57: (carol, "AUTOMATIC")}
@@ -202,14 +202,14 @@ def test_the_receipt_of_what_was_applied_does_not_tell_of_a_retry_that_linked(ca
     body = json.dumps(
         {"ticket": {"customer": {"id": 57, "email": carol.email, "updated_at": tick()}}}
     ).encode()
-    apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+    deliver_body(body, delivery_id=delivery_id, now=NOW)
 
     for _attempt in range(3):
         EmailAddress.objects.filter(user=carol).update(verified=True)
-        answered = apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+        answered = deliver_body(body, delivery_id=delivery_id, now=NOW)
         assert (answered.outcome, answered.detail) == ("STALE", "as new a version is stored; linked")
         EmailAddress.objects.filter(user=carol).update(verified=False)
-        apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+        deliver_body(body, delivery_id=delivery_id, now=NOW)
 
     receipt = WebhookDelivery.objects.get()
     assert (receipt.outcome, receipt.detail) == ("APPLIED", "linked; link ended")

@@ -25,18 +25,17 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from structlog.contextvars import get_contextvars
 
 from tests.admin_pages import row_of, text_of
+from tests.deliveries import SECRET, signed
 from tests.factories import UserFactory
 from tests.test_constraints import overwrite
 from tests.test_healthz import dead_database
 from tests.test_webhook_endpoint import (
     ENDPOINT,
     SAMPLE,
-    SECRET,
     Broken,
     nothing_stored,
     post,
     post_raw,
-    signed,
 )
 from zammad.models import RefusedDelivery, WebhookDelivery
 from zammad.refusals import LONGEST_PAUSE, PAUSE, Counted, Refusals

@@ -1,7 +1,5 @@
 """The endpoint as Zammad meets it: what it answers, and what it leaves behind."""
 
-import hashlib
-import hmac
 import io
 import logging
 import socket
@@ -17,23 +15,19 @@ from django.test import Client
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
+from tests.deliveries import SECRET, signed
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
 
 pytestmark = pytest.mark.django_db
 
 ENDPOINT = "/webhooks/zammad/"
-SECRET = "the secret of this test"
 SAMPLE = (Path(__file__).parent / "samples" / "ticket_create.json").read_bytes()
 
 
 @pytest.fixture(autouse=True)
 def _secret(settings: Settings) -> None:
     settings.ZAMMAD_WEBHOOK_SECRETS = [SECRET]
-
-
-def signed(body: bytes, secret: str = SECRET) -> str:
-    return "sha1=" + hmac.new(secret.encode(), body, hashlib.sha1).hexdigest()
 
 
 def post(client: Client, body: bytes = SAMPLE, **environ: Any) -> Any:

@@ -16,12 +16,13 @@ from django.contrib.auth.models import Permission, User
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
+from tests.deliveries import deliver_body
 from tests.factories import UserFactory, ZammadUserFactory
 from zammad.client import get_client
 from zammad.linking import AlreadyLinked, decide, link_by_hand, settle_links
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import Sandbox
-from zammad.services import apply_delivery, import_users
+from zammad.services import import_users
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
@@ -57,7 +58,7 @@ def at(second: int, **changes: object) -> bytes:
 
 
 def delivering(body: bytes, delivery_id: str | None = None) -> Callable[[], WebhookDelivery]:
-    return lambda: apply_delivery(body=body, delivery_id=delivery_id, trigger=None, now=NOW)
+    return lambda: deliver_body(body, delivery_id=delivery_id, now=NOW)
 
 
 @pytest.mark.parametrize("_round", range(3))

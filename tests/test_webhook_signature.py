@@ -1,8 +1,11 @@
 """Only who knows a secret is believed. The signatures here were computed by others."""
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import pytest
 
-from zammad.webhooks import SignatureInvalid, verify_signature
+from zammad.webhooks import BodyIncomplete, Delivery, SignatureInvalid, verify_signature
 
 BODY = b"what do ya want for nothing?"
 SIGNATURE = "sha1=effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"
@@ -77,3 +80,47 @@ def test_an_empty_secret_never_counts() -> None:
 def test_without_any_secret_nothing_is_believed() -> None:
     with pytest.raises(SignatureInvalid, match="signature wrong"):
         verify_signature(BODY, signature=SIGNATURE, secrets=[])
+
+
+# --- Headers and body together -----------------------------------------------------------------
+
+NOW = datetime(2026, 8, 3, 9, 0, tzinfo=UTC)
+HEADERS = {"X-Hub-Signature": SIGNATURE, "Content-Length": str(len(BODY))}
+
+
+def test_a_delivery_is_read_from_headers_and_body_alone() -> None:
+    headers = {
+        **HEADERS,
+        "X-Zammad-Delivery": "0b1f3f9e-6a53-4a65-9a3e-0f1f2a9c7d11",
+        "X-Zammad-Trigger": "Kündigung".encode().decode("latin-1"),
+    }
+
+    delivery = Delivery.from_http(headers, BODY, secrets=["Jefe"], now=NOW)
+
+    assert delivery == Delivery(
+        delivery_id=UUID("0b1f3f9e-6a53-4a65-9a3e-0f1f2a9c7d11"),
+        trigger="Kündigung",
+        # printf 'what do ya want for nothing?' | sha256sum
+        body_digest="b381e7fec653fc3ab9b178272366b8ac87fed8d31cb25ed1d0e1f3318644c89c",
+        customer=None,
+        problem="the body is not readable JSON",
+    )
+
+
+def test_a_delivery_needs_no_header_but_its_signature() -> None:
+    delivery = Delivery.from_http({"X-Hub-Signature": SIGNATURE}, BODY, secrets=["Jefe"], now=NOW)
+
+    assert (delivery.delivery_id, delivery.trigger) == (None, "")
+
+
+def test_a_delivery_that_is_not_signed_is_never_read() -> None:
+    with pytest.raises(SignatureInvalid, match="signature missing"):
+        Delivery.from_http({}, BODY, secrets=["Jefe"], now=NOW)
+
+
+@pytest.mark.parametrize("more", [1, 10**30])
+def test_a_delivery_of_which_less_came_than_announced_is_incomplete(more: int) -> None:
+    headers = {**HEADERS, "Content-Length": str(len(BODY) + more)}
+
+    with pytest.raises(BodyIncomplete):
+        Delivery.from_http(headers, BODY, secrets=["Jefe"], now=NOW)

@@ -2,7 +2,6 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
 from django.conf import settings
@@ -19,10 +18,9 @@ M = TypeVar("M", bound=models.Model)
 
 
 # What a newer version replaces: neither the link nor what staff decided.
-KEPT = [field.name for field in fields(UserData)]
 IF_NEWER: dict[str, Any] = {
     "conflict": ["zammad_id"],
-    "update": dict.fromkeys([*KEPT, "synced_at"], "{new}"),
+    "update": dict.fromkeys([*UserData._fields, "synced_at"], "{new}"),
     "where": "WHERE excluded.updated_at > {table}.updated_at",
 }
 
@@ -100,7 +98,7 @@ class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
         """
         if not users:
             return []
-        rows = [{**data.row(), "synced_at": now, "auto_link": True, "link_kind": ""} for data in users]
+        rows = [{**data._asdict(), "synced_at": now, "auto_link": True, "link_kind": ""} for data in users]
         return self._upsert(rows, **IF_NEWER)
 
 

@@ -1,7 +1,5 @@
 """What Zammad's data changes here: apply a delivery, import users."""
 
-import hashlib
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from zammad.client import (
 )
 from zammad.linking import again_after_deadlock, settle_links
 from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery, ZammadUser
-from zammad.webhooks import Unusable, UserData, parse_customer, parse_user
+from zammad.webhooks import Delivery, Unusable, UserData, parse_user
 
 DELETED_AT_ONCE = 1000
 # Zammad users whose links are settled in one transaction: each address takes a lock.
@@ -75,62 +73,57 @@ OUTCOMES = {
 }
 
 
-def apply_delivery(
-    *, body: bytes, delivery_id: str | None, trigger: str | None, now: datetime
-) -> WebhookDelivery:
-    """Take in a delivery whose signature was verified, and write its receipt with its effect.
+def apply_delivery(*, delivery: Delivery, now: datetime) -> WebhookDelivery:
+    """Take in a delivery, and write its receipt with its effect.
 
     Repeated, reordered and replayed deliveries change nothing but their receipts: only
     `updated_at` decides, for the delivery id is not signed, and a retry is rendered anew.
 
     Return what became of this body; the receipt may go on to tell that an earlier one was applied.
     """
-    delivery = WebhookDelivery(
-        delivery_id=read_delivery_id(delivery_id),
-        trigger=_trigger(trigger),
-        body_digest=hashlib.sha256(body).hexdigest(),
+    answer = WebhookDelivery(
+        delivery_id=delivery.delivery_id,
+        trigger=delivery.trigger,
+        body_digest=delivery.body_digest,
         received_at=now,
         last_received_at=now,
     )
-    try:
-        data = parse_customer(body, now=now)
-    except Unusable as unusable:
-        delivery.outcome = WebhookDelivery.Outcome.IGNORED
-        delivery.detail = str(unusable)
-        delivery.pk = WebhookDelivery.objects.record(delivery).pk
-        return delivery
+    if delivery.customer is None:
+        answer.outcome, answer.detail = WebhookDelivery.Outcome.IGNORED, delivery.problem
+        answer.pk = WebhookDelivery.objects.record(answer).pk
+        return answer
 
     # Locks in this order everywhere: the Zammad user, then the receipt.
     with transaction.atomic():
-        [(zammad_user, address_before, stored)] = store_users([data], now=now)
-        delivery.outcome, delivery.detail = OUTCOMES[stored]
-        delivery.zammad_user = zammad_user
-        receipt = WebhookDelivery.objects.record(delivery)
-        delivery.pk = receipt.pk
+        [(zammad_user, address_before, stored)] = store_users([delivery.customer], now=now)
+        answer.outcome, answer.detail = OUTCOMES[stored]
+        answer.zammad_user = zammad_user
+        receipt = WebhookDelivery.objects.record(answer)
+        answer.pk = receipt.pk
     # A crash before this is repaired by the retry, which finds a version as new.
-    again_after_deadlock(lambda: _settle(delivery, receipt, zammad_user, address_before, now=now))
-    return delivery
+    again_after_deadlock(lambda: _settle(answer, receipt, zammad_user, address_before, now=now))
+    return answer
 
 
 def _settle(
-    delivery: WebhookDelivery,
+    answer: WebhookDelivery,
     receipt: WebhookDelivery,
     zammad_user: ZammadUser,
     address_before: str,
     *,
     now: datetime,
 ) -> None:
-    """Settle what a delivery changed, and tell of it in the delivery and its receipt."""
+    """Settle what a delivery changed, and add that to its answer and its receipt."""
     with transaction.atomic():
         changes = settle_links(
-            zammad_users=[zammad_user], addresses=[address_before], delivery=delivery, now=now
+            zammad_users=[zammad_user], addresses=[address_before], delivery=answer, now=now
         )
         if changes:
             told = _told(changes, zammad_user)
             # The receipt may tell of an earlier body.
             WebhookDelivery.objects.filter(pk=receipt.pk).update(detail=_with(receipt.detail, told))
     if changes:
-        delivery.detail = _with(delivery.detail, told)
+        answer.detail = _with(answer.detail, told)
 
 
 def _with(detail: str, told: str) -> str:
@@ -178,7 +171,9 @@ def judge(data: UserData, stored: ZammadUser | None) -> Stored:
         return Stored.CREATED
     if data.updated_at <= stored.updated_at:
         return Stored.STALE
-    same = all(getattr(stored, name) == value for name, value in data.row().items() if name != "updated_at")
+    same = all(
+        getattr(stored, name) == value for name, value in data._asdict().items() if name != "updated_at"
+    )
     return Stored.UNCHANGED if same else Stored.UPDATED
 
 
@@ -350,18 +345,3 @@ def _delete_in_batches(old: QuerySet[Any]) -> int:
         deleted += batch
         if batch < DELETED_AT_ONCE:
             return deleted
-
-
-def read_delivery_id(header: str | None) -> uuid.UUID | None:
-    """Read a delivery id as Zammad writes it; anything else is none."""
-    try:
-        delivery_id = uuid.UUID(header or "")
-    except ValueError:
-        return None
-    return delivery_id if str(delivery_id) == header else None
-
-
-def _trigger(header: str | None) -> str:
-    """Read a trigger's name: raw UTF-8 from Zammad, which WSGI shows as latin-1."""
-    name = (header or "").encode("latin-1", "replace").decode("utf-8", "replace")
-    return "".join(char for char in name if char.isprintable())[:250]

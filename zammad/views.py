@@ -1,7 +1,6 @@
-"""The one endpoint that Zammad calls."""
+"""The one endpoint that Zammad calls: what it answers, and what is counted of it."""
 
 import logging
-from collections.abc import Callable
 
 from django.conf import settings
 from django.db import Error as DatabaseFailure
@@ -13,8 +12,8 @@ from prometheus_client import Counter
 
 from zammad.models import RefusedDelivery
 from zammad.refusals import count_refusal
-from zammad.services import apply_delivery, read_delivery_id
-from zammad.webhooks import SignatureInvalid, verify_signature
+from zammad.services import apply_delivery
+from zammad.webhooks import BodyIncomplete, Delivery, SignatureInvalid, read_delivery_id
 
 logger = logging.getLogger(__name__)
 
@@ -34,86 +33,60 @@ DELIVERIES = Counter(
 )
 
 
-# Old versions of Zammad follow a redirect, and lose the body on the way.
-@no_append_slash
+@no_append_slash  # old versions of Zammad follow a redirect, and lose the body on the way
 @csrf_exempt
 def webhook(request: HttpRequest) -> HttpResponse:
-    """Answer a delivery. The line answered stands in Zammad's log."""
-    return _counted(request, lambda: _answer(request))
-
-
-def refuse_unread(request: HttpRequest, status: int, text: str) -> HttpResponse:
-    """Answer a delivery whose body the server did not take, as the endpoint answers."""
-    return _counted(request, lambda: _line(status, text, reason=UNREAD[status]))
-
-
-def _counted(request: HttpRequest, answer: Callable[[], "Line"]) -> HttpResponse:
-    """Answer, and count what became of the delivery."""
-    reason: RefusedDelivery.Reason | None = Reason.FAILED
-    outcome = "FAILED"
-    try:
-        line = answer()
-        reason, outcome = line.reason, line.told["outcome"]
-        return line
-    finally:
-        DELIVERIES.labels(outcome).inc()
-        if reason:
-            count_refusal(
-                reason=reason,
-                delivery_id=read_delivery_id(request.headers.get("X-Zammad-Delivery")),
-                now=timezone.now(),
-            )
-
-
-def _answer(request: HttpRequest) -> "Line":
-    """Measure, verify, hand over.
+    """Answer a delivery with a line of text, which stands in Zammad's log.
 
     Zammad takes any 2xx for success and sends everything else again, four times.
     """
     if request.method != "POST":
-        response = _line(405, "only POST is taken here", reason=Reason.METHOD_WRONG)
+        response = refuse(request, 405, "only POST is taken here", Reason.METHOD_WRONG)
         response["Allow"] = "POST"
         return response
-    secrets = [secret for secret in settings.ZAMMAD_WEBHOOK_SECRETS if secret]
-    if not secrets:
-        return _line(503, "no webhook secret is configured here", reason=Reason.NO_SECRET)
+    secrets, now = settings.ZAMMAD_WEBHOOK_SECRETS, timezone.now()
+    if not any(secrets):
+        return refuse(request, 503, "no webhook secret is configured here", Reason.NO_SECRET)
     try:
         body = request.read(settings.ZAMMAD_WEBHOOK_MAX_BYTES)  # no more comes: see config.bodies
-    except UnreadablePostError:
-        return _line(400, "body incomplete", reason=Reason.BODY_INCOMPLETE)
-    announced = request.META.get("CONTENT_LENGTH", "")
-    if announced.isdecimal() and len(body) < int(announced[:15]):
-        return _line(400, "body incomplete", reason=Reason.BODY_INCOMPLETE)
-    try:
-        verify_signature(body, signature=request.headers.get("X-Hub-Signature"), secrets=secrets)
+        delivery = Delivery.from_http(request.headers, body, secrets=secrets, now=now)
+        receipt = apply_delivery(delivery=delivery, now=now)
+    except (UnreadablePostError, BodyIncomplete):
+        return refuse(request, 400, "body incomplete", Reason.BODY_INCOMPLETE)
     except SignatureInvalid as error:
-        return _line(403, str(error), reason=Reason(error.code))
-    try:
-        delivery = apply_delivery(
-            body=body,
-            delivery_id=request.headers.get("X-Zammad-Delivery"),
-            trigger=request.headers.get("X-Zammad-Trigger"),
-            now=timezone.now(),
-        )
+        return refuse(request, 403, str(error), Reason(error.code))
     except DatabaseFailure:
         logger.exception("A delivery of Zammad could not be stored")
-        return _line(500, "could not be stored, try again", outcome="FAILED", reason=Reason.FAILED)
-    answer = ": ".join(filter(None, [delivery.outcome, delivery.detail]))
-    return _line(200, answer, outcome=delivery.outcome)
+        return refuse(request, 500, "could not be stored, try again", Reason.FAILED)
+    except Exception:
+        count(request, Reason.FAILED)
+        raise
+    DELIVERIES.labels(receipt.outcome).inc()
+    return Line(200, ": ".join(filter(None, [receipt.outcome, receipt.detail])), outcome=receipt.outcome)
+
+
+def refuse_unread(request: HttpRequest, status: int, text: str) -> HttpResponse:
+    """Answer a delivery whose body the server did not take, as the endpoint answers."""
+    return refuse(request, status, text, UNREAD[status])
+
+
+def refuse(request: HttpRequest, status: int, text: str, reason: RefusedDelivery.Reason) -> HttpResponse:
+    """Answer a delivery that is not taken, and count why."""
+    return Line(status, text, outcome=count(request, reason))
+
+
+def count(request: HttpRequest, reason: RefusedDelivery.Reason) -> str:
+    """Count a delivery that is not taken, and return its outcome."""
+    outcome = "FAILED" if reason is Reason.FAILED else "REFUSED"
+    DELIVERIES.labels(outcome).inc()
+    count_refusal(reason=reason, delivery_id=read_delivery_id(request.headers), now=timezone.now())
+    return outcome
 
 
 class Line(HttpResponse):
-    """One line of plain text, what the request's own line in the log tells of it, and why it was refused."""
+    """One line of plain text, and what the request's own line in the log says of it."""
 
-    told: dict[str, str]
-    reason: RefusedDelivery.Reason | None
-
-
-def _line(
-    status: int, text: str, *, outcome: str = "REFUSED", reason: RefusedDelivery.Reason | None = None
-) -> Line:
-    line = Line(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
-    line["Content-Language"] = "en"  # whatever was asked for
-    line.told = {"outcome": outcome, "answer": text}
-    line.reason = reason
-    return line
+    def __init__(self, status: int, text: str, *, outcome: str) -> None:
+        super().__init__(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
+        self["Content-Language"] = "en"  # whatever was asked for
+        self.told = {"outcome": outcome, "answer": text}

@@ -1,19 +1,26 @@
-"""The wire format of Zammad's webhooks: bytes in, checked data out, no Django."""
+"""The wire format of Zammad's webhooks: headers and bytes in, checked data out, no Django.
+
+What Zammad sends, and when it sends it again:
+https://github.com/zammad/zammad/blob/stable/app/jobs/trigger_webhook_job.rb
+https://github.com/zammad/zammad/blob/stable/app/jobs/trigger_webhook_job/record_payload/base.rb
+"""
 
 import hashlib
 import hmac
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final, NamedTuple, Self
+from uuid import UUID
 
 # Zammad's ids are 32-bit integers. User 1 is its system user and never a person.
 MIN_ZAMMAD_ID: Final = 2
 MAX_ZAMMAD_ID: Final = 2**31 - 1
 
-# How much of a text is kept. Zammad's columns are as long or shorter.
+# How much of a text is kept. Zammad's columns are as long or shorter:
+# https://github.com/zammad/zammad/blob/stable/db/migrate/20120101000001_create_base.rb
 TEXT_LENGTHS: Final = {
     "email": 255,
     "login": 255,
@@ -24,9 +31,16 @@ TEXT_LENGTHS: Final = {
     "organization": 150,
 }
 
-# Zammad signs with SHA-1 in every version: app/jobs/trigger_webhook_job.rb, lib/user_agent.rb.
+TRIGGER_LENGTH: Final = 250
+
+# Zammad signs with SHA-1 in every version:
+# https://github.com/zammad/zammad/blob/stable/lib/user_agent.rb (set_signature)
 SIGNATURE: Final = re.compile(r"sha1=([0-9a-f]{40})", re.ASCII)
 CLOCK_SKEW: Final = timedelta(days=1)
+
+
+class BodyIncomplete(Exception):
+    """Fewer bytes arrived than the headers announce."""
 
 
 class SignatureInvalid(Exception):
@@ -46,8 +60,7 @@ def _(reason: str) -> str:
     return reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserData:
+class UserData(NamedTuple):
     """A user as Zammad describes them, cut to what is stored."""
 
     zammad_id: int
@@ -62,9 +75,52 @@ class UserData:
     vip: bool
     updated_at: datetime
 
-    def row(self) -> dict[str, Any]:
-        """Return the values by name, as `asdict`, which copies them as well."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What an authentic delivery says. The body itself is not kept."""
+
+    delivery_id: UUID | None
+    trigger: str
+    body_digest: str  # SHA-256, in hexadecimal
+    customer: UserData | None
+    problem: str = ""  # why there is no customer
+
+    @classmethod
+    def from_http(
+        cls, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: datetime
+    ) -> Self:
+        """Verify and read a delivery. `headers` find a name in any case, as Django's do.
+
+        :raises BodyIncomplete:
+        :raises SignatureInvalid:
+        """
+        announced = headers.get("Content-Length", "")
+        if announced.isdecimal() and len(body) < int(announced[:15]):
+            raise BodyIncomplete
+        verify_signature(body, signature=headers.get("X-Hub-Signature"), secrets=secrets)
+        customer, problem = None, ""
+        try:
+            customer = parse_customer(body, now=now)
+        except Unusable as unusable:
+            problem = str(unusable)
+        return cls(
+            delivery_id=read_delivery_id(headers),
+            trigger=_trigger(headers.get("X-Zammad-Trigger", "")),
+            body_digest=hashlib.sha256(body).hexdigest(),
+            customer=customer,
+            problem=problem,
+        )
+
+
+def read_delivery_id(headers: Mapping[str, str]) -> UUID | None:
+    """Read the delivery id, which all attempts share, as Zammad writes it; anything else is none."""
+    header = headers.get("X-Zammad-Delivery", "")
+    try:
+        delivery_id = UUID(header)
+    except ValueError:
+        return None
+    return delivery_id if str(delivery_id) == header else None
 
 
 def verify_signature(body: bytes, *, signature: str | None, secrets: Sequence[str]) -> None:
@@ -125,6 +181,12 @@ def parse_user(record: object, *, now: datetime) -> UserData:
         vip=record.get("vip") is True,
         updated_at=_updated_at(record.get("updated_at"), now=now),
     )
+
+
+def _trigger(header: str) -> str:
+    """Read a trigger's name: raw UTF-8 from Zammad, which WSGI shows as latin-1."""
+    name = header.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(char for char in name if char.isprintable())[:TRIGGER_LENGTH]
 
 
 def _zammad_id(value: object) -> int:
