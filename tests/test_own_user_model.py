@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.deliveries import SECRET, signed
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 PEOPLE = """
@@ -28,14 +30,16 @@ class Person(AbstractUser):
     objects = Manager()
 """
 
-JOURNEY = """
+START = """
 import os
 
 import django
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "company_settings"
 django.setup()
+"""
 
+JOURNEY = """
 from allauth.account.models import EmailAddress
 from django.contrib import admin
 from django.core.management import call_command
@@ -76,6 +80,24 @@ pages = [model.__name__ for model in admin.site._registry if model._meta.app_lab
 print(type(admin.site._wrapped).__name__, sorted(pages))
 print([(str(seat), seat.user.email) for seat in seats])
 print(FamilyPlan.objects.of_zammad_user(57).count())
+"""
+
+DELIVERY = """
+import sys
+
+from django.core.management import call_command
+from django.test import Client
+
+from people.models import Person
+from zammad.models import ZammadUser
+
+call_command("makemigrations", "people", verbosity=0)
+call_command("migrate", verbosity=0)
+
+body = sys.stdin.buffer.read()
+headers = {"X-Hub-Signature": sys.argv[1]}
+response = Client(headers=headers).post("/webhooks/zammad/", body, content_type="application/json")
+print(response.status_code, response.content, ZammadUser.objects.count())
 """
 
 SETTINGS = """
@@ -147,33 +169,37 @@ def constance_settings() -> str:
     return text[text.index("CONSTANCE_BACKEND") : text.index("STRAWBERRY_DJANGO")]
 
 
-def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path: Path) -> None:
-    # given a project with its own people
-    (tmp_path / "people" / "migrations").mkdir(parents=True)
+def run_in_own_project(
+    folder: Path, script: str, *arguments: str, settings: str = "", stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Write a project with its own people, and run a script in it; `settings` come last."""
+    (folder / "people" / "migrations").mkdir(parents=True)
     for name, text in {
         "people/__init__.py": "",
         "people/models.py": PEOPLE,
         "people/migrations/__init__.py": "",
-        "company_settings.py": SETTINGS + constance_settings(),
+        "company_settings.py": SETTINGS + constance_settings() + settings,
         "company_urls.py": URLS,
-        "journey.py": JOURNEY,
+        "script.py": START + script,
     }.items():
-        (tmp_path / name).write_text(text)
-
-    # when a plan is created and an invite accepted there
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "journey.py"],
-        cwd=tmp_path,
-        env={"PATH": os.defpath, "PYTHONPATH": f"{tmp_path}{os.pathsep}{BASE_DIR}"},
+        (folder / name).write_text(text)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "script.py", *arguments],
+        cwd=folder,
+        env={"PATH": os.defpath, "PYTHONPATH": f"{folder}{os.pathsep}{BASE_DIR}"},
+        input=stdin,
         capture_output=True,
-        text=True,
         timeout=120,
         check=False,
     )
 
+
+def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path: Path) -> None:
+    result = run_in_own_project(tmp_path, JOURNEY)
+
     # then both people have their seats, the migrations fit, and Django's own admin has our pages
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-3:] == [
+    assert result.returncode == 0, result.stderr.decode()
+    assert result.stdout.decode().splitlines()[-3:] == [
         (
             "AdminSite ['FamilyPlan', 'FamilyPlanInvite', 'FamilyPlanSettings', 'Membership', "
             "'RefusedDelivery', 'WebhookDelivery', 'ZammadUser']"
@@ -181,3 +207,29 @@ def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path:
         "[('Alice (Owner)', 'alice@company.example'), ('bob (Member)', 'bob@company.example')]",
         "0",
     ]
+
+
+def test_zammad_is_let_in_where_everybody_else_must_sign_in(tmp_path: Path) -> None:
+    settings = f"""
+MIDDLEWARE.append("django.contrib.auth.middleware.LoginRequiredMiddleware")
+ALLOWED_HOSTS = ["testserver"]
+ZAMMAD_WEBHOOK_SECRETS = ["{SECRET}"]
+"""
+    body = (BASE_DIR / "tests" / "samples" / "ticket_create.json").read_bytes()
+
+    result = run_in_own_project(tmp_path, DELIVERY, signed(body), settings=settings, stdin=body)
+
+    assert result.returncode == 0, result.stderr.decode()
+    assert result.stdout.decode() == "200 b'APPLIED\\n' 1\n"
+
+
+def test_settings_that_are_not_kept_in_the_database_are_refused(tmp_path: Path) -> None:
+    result = run_in_own_project(
+        tmp_path,
+        'from django.core.management import call_command; call_command("check")',
+        settings='CONSTANCE_BACKEND = "constance.backends.memory.MemoryBackend"',
+    )
+
+    assert result.returncode == 1
+    assert b"(plans.E001) plans reads its settings from the database, not from constance" in result.stderr
+    assert b'HINT: Set CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend".' in result.stderr
