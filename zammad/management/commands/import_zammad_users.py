@@ -1,7 +1,6 @@
 """Pull users of Zammad: all of them the first time, and what webhooks lost or never tell."""
 
 import re
-import sys
 from argparse import ArgumentTypeError
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseFailure
 from django.utils import timezone
-from tqdm import tqdm
 
 from zammad.client import ZammadError, get_patient_client
 from zammad.services import ImportSummary, SearchUnusable, UsersNotListed, import_users
@@ -51,39 +49,34 @@ class Command(BaseCommand):
         if changed_within and options["start_page"] != 1:
             raise CommandError("--start-page is for the whole import: what changed is read from the start.")
         next_page = options["start_page"]
-        on_terminal = self.stdout.isatty() and sys.stderr.isatty()
 
-        with tqdm(unit=" users", disable=not on_terminal) as bar:
+        def after_page(page: int, summary: ImportSummary) -> None:
+            nonlocal next_page
+            next_page = page + 1
+            self.stdout.write(f"Page {page}: {summary}")
+            self.stdout.flush()
 
-            def after_page(page: int, summary: ImportSummary) -> None:
-                nonlocal next_page
-                next_page = page + 1
-                bar.update(summary.read - bar.n)
-                if not on_terminal:
-                    self.stdout.write(f"Page {page}: {summary}")
-                    self.stdout.flush()
-
-            try:
-                summary = import_users(
-                    client=get_patient_client(),
-                    now=timezone.now(),
-                    start_page=options["start_page"],
-                    per_page=per_page,
-                    changed_within=changed_within,
-                    dry_run=options["dry_run"],
-                    after_page=after_page,
-                )
-            except (UsersNotListed, SearchUnusable) as error:
-                raise CommandError(str(error)) from error
-            except (ZammadError, DatabaseFailure, KeyboardInterrupt) as cut:
-                # The text of a database's error may quote a user.
-                told = str(cut) if isinstance(cut, ZammadError) else f"Cut short ({type(cut).__name__})."
-                go_on = (
-                    "Run it again; what was read is stored."
-                    if changed_within
-                    else f"Go on with --start-page {next_page} --per-page {per_page}."
-                )
-                raise CommandError(f"{told} {go_on}") from cut
+        try:
+            summary = import_users(
+                client=get_patient_client(),
+                now=timezone.now(),
+                start_page=options["start_page"],
+                per_page=per_page,
+                changed_within=changed_within,
+                dry_run=options["dry_run"],
+                after_page=after_page,
+            )
+        except (UsersNotListed, SearchUnusable) as error:
+            raise CommandError(str(error)) from error
+        except (ZammadError, DatabaseFailure, KeyboardInterrupt) as cut:
+            # The text of a database's error may quote a user.
+            problem = str(cut) if isinstance(cut, ZammadError) else f"Cut short ({type(cut).__name__})."
+            go_on = (
+                "Run it again; what was read is stored."
+                if changed_within
+                else f"Go on with --start-page {next_page} --per-page {per_page}."
+            )
+            raise CommandError(f"{problem} {go_on}") from cut
         done = "Would import" if options["dry_run"] else "Imported"
         if changed_within:
             done = f"{summary.read} read, {summary.changed} changed. {done}"
