@@ -209,9 +209,10 @@ def test_plans_and_zammad_work_with_a_user_model_that_has_no_user_name(tmp_path:
     ]
 
 
-def test_zammad_is_let_in_where_everybody_else_must_sign_in(tmp_path: Path) -> None:
+def test_the_webhook_works_where_views_need_a_sign_in_and_run_in_transactions(tmp_path: Path) -> None:
     settings = f"""
 MIDDLEWARE.append("django.contrib.auth.middleware.LoginRequiredMiddleware")
+DATABASES["default"]["ATOMIC_REQUESTS"] = True
 ALLOWED_HOSTS = ["testserver"]
 ZAMMAD_WEBHOOK_SECRETS = ["{SECRET}"]
 """

@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from zammad.addresses import ascii_form, spellings
 from zammad.models import LinkChange, WebhookDelivery, ZammadUser
+from zammad.transactions import transaction_required
 
 Actor: TypeAlias = AbstractUser | AnonymousUser
 Why = LinkChange.Why
@@ -221,19 +222,19 @@ def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) ->
         settle_links(people=[user_id], addresses=addresses, now=now)
 
 
+@transaction_required
 def release_person(*, user_id: int, now: datetime) -> list[str]:
     """End the link of a person who is about to be deleted, and return the addresses that this frees.
 
     Settle those once the person is gone, and all who are deleted with them: none of them
     may be linked meanwhile.
     """
-    with transaction.atomic():
-        addresses = _hold(people=[user_id])
-        # Nor may staff link them: a person without addresses is locked by their row alone.
-        list(get_user_model()._default_manager.select_for_update().filter(pk=user_id))
-        linked = list(ZammadUser.objects.select_for_update().filter(user=user_id))
-        _write({each: Decision(None, Why.PERSON_DELETED) for each in linked}, now=now)
-        return addresses
+    addresses = _hold(people=[user_id])
+    # Nor may staff link them: a person without addresses is locked by their row alone.
+    list(get_user_model()._default_manager.select_for_update().filter(pk=user_id))
+    linked = list(ZammadUser.objects.select_for_update().filter(user=user_id))
+    _write({each: Decision(None, Why.PERSON_DELETED) for each in linked}, now=now)
+    return addresses
 
 
 def explain(zammad_user: ZammadUser) -> Why:
@@ -286,6 +287,7 @@ def _apply(
     return _write(moves, delivery=delivery, now=now)
 
 
+@transaction_required
 def _write(
     moves: Mapping[ZammadUser, Decision],
     *,
@@ -315,6 +317,7 @@ def _write(
     )
 
 
+@transaction_required
 def _hold(*, zammad_users: Collection[int] = (), people: Collection[int] = ()) -> list[str]:
     """Lock all that surrounds Zammad users and people (primary keys), and return their addresses.
 
@@ -334,6 +337,7 @@ def _hold(*, zammad_users: Collection[int] = (), people: Collection[int] = ()) -
     return [*verified, *ZammadUser.objects.filter(linked).values_list("email", flat=True)]
 
 
+@transaction_required
 def _lock(addresses: Iterable[str]) -> None:
     """Lock addresses until the transaction ends. SQLite has one writer at a time by itself."""
     keys = sorted({zlib.crc32(address.encode()) - 2**31 for address in addresses if address})
@@ -378,7 +382,7 @@ def link_by_hand(*, actor: Actor, zammad_user_id: int, user_id: int, now: dateti
     :raises AlreadyLinked:
     """
     _check_may_link(actor)
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         zammad_user = _found(zammad_user_id, people=[user_id])
         # Only AbstractBaseUser is promised of a project's own user model.
         people = get_user_model()._default_manager.select_for_update(no_key=True)
@@ -406,7 +410,7 @@ def unlink(*, actor: Actor, zammad_user_id: int, now: datetime) -> ZammadUser:
     :raises ZammadUserNotFound:
     """
     _check_may_link(actor)
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         zammad_user = _found(zammad_user_id)
         people = [zammad_user.user_id] if zammad_user.user_id is not None else []
         ZammadUser.objects.filter(pk=zammad_user.pk).update(auto_link=False)

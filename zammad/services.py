@@ -24,6 +24,7 @@ from zammad.client import (
 )
 from zammad.linking import again_after_deadlock, settle_links
 from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery, ZammadUser
+from zammad.transactions import transaction_required
 from zammad.webhooks import Delivery, Unusable, UserData, parse_user
 
 DELETED_AT_ONCE = 1000
@@ -94,7 +95,7 @@ def apply_delivery(*, delivery: Delivery, now: datetime) -> WebhookDelivery:
         return answer
 
     # Locks in this order everywhere: the Zammad user, then the receipt.
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         [(zammad_user, address_before, stored)] = store_users([delivery.customer], now=now)
         answer.outcome, answer.detail = OUTCOMES[stored]
         answer.zammad_user = zammad_user
@@ -114,7 +115,7 @@ def _settle(
     now: datetime,
 ) -> None:
     """Settle what a delivery changed, and add that to its answer and its receipt."""
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         changes = settle_links(
             zammad_users=[zammad_user], addresses=[address_before], delivery=answer, now=now
         )
@@ -141,8 +142,9 @@ def _told(changes: Sequence[LinkChange], zammad_user: ZammadUser) -> str:
     return gettext_noop("linked") if change.from_user_id is None else gettext_noop("link moved")
 
 
+@transaction_required
 def store_users(users: Sequence[UserData], *, now: datetime) -> list[tuple[ZammadUser, str, Stored]]:
-    """Store versions of users unless one as new is stored already, inside the caller's transaction.
+    """Store versions of users unless one as new is stored already.
 
     Each id stands among them once, in ascending order, as rows are locked everywhere. Return each
     user as stored, the address stored before (none for a new user) and what became of the version.
@@ -290,7 +292,7 @@ def _preview(users: Sequence[UserData]) -> Mapping[int, Stored]:
 
 def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
     """Store a page of users, settle their links, and tell what became of each, by their ids in Zammad."""
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         results = store_users(users, now=now)
     spelt = set[str]().union(*(spellings(row.email) for row, _before, _stored in results)) - {""}
     verified = set(

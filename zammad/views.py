@@ -5,6 +5,7 @@ import logging
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.db import Error as DatabaseFailure
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils import timezone
 from django.views.decorators.common import no_append_slash
@@ -34,6 +35,7 @@ DELIVERIES = Counter(
 )
 
 
+@transaction.non_atomic_requests  # the service opens its own
 @login_not_required  # the signature says who calls
 @no_append_slash  # old versions of Zammad follow a redirect, and lose the body on the way
 @csrf_exempt
