@@ -1,13 +1,18 @@
-"""Zammad's REST API: what this project asks of it, and every way in which it can fail."""
+"""Zammad's REST API: what this project asks of it, and every way in which it can fail.
+
+https://github.com/zammad/zammad/blob/stable/app/controllers/user_access_token_controller.rb
+https://github.com/zammad/zammad/blob/stable/app/controllers/users_controller.rb
+https://github.com/zammad/zammad/blob/stable/app/controllers/application_controller/handles_errors.rb
+"""
 
 import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache, wraps
+from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, Literal
 
@@ -65,24 +70,6 @@ class ZammadUnreadable(ZammadError):
     """Zammad answered something that is not what its API answers."""
 
 
-def _counted(ask: Callable[..., object]) -> Callable[..., object]:
-    """Measure a call, and count it by method, path and how it ended."""
-
-    @wraps(ask)
-    def counted(client: "ZammadClient", method: str, path: str, **asked: Any) -> object:
-        started, outcome = time.monotonic(), "OK"
-        try:
-            return ask(client, method, path, **asked)
-        except ZammadError as error:
-            outcome = type(error).__name__.removeprefix("Zammad").upper()
-            raise
-        finally:
-            call = f"{method} {re.sub('[0-9]+', '{id}', path)}"
-            CALLS.labels(call, outcome).observe(time.monotonic() - started)
-
-    return counted
-
-
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     """A personal access token as Zammad lists it: never its value."""
@@ -133,8 +120,7 @@ class ZammadClient:
         """
         # Versions up to about 6.0 know a label, and answer the token as its name.
         asked = {"name": name, "label": name, "permission": [], "expires_at": expires_on.isoformat()}
-        with Deadline(self._deadline) as deadline:
-            answer = _object(self._ask("POST", "user_access_token", deadline=deadline, json=asked))
+        answer = _object(self._ask("POST", "user_access_token", json=asked))
         for token in (answer.get("token"), answer.get("name")):
             if isinstance(token, str) and token and token != name:
                 return token
@@ -165,22 +151,14 @@ class ZammadClient:
 
         :raises ZammadError:
         """
-        try:
-            with Deadline(self._deadline) as deadline:
-                self._ask("DELETE", f"user_access_token/{int(token_id)}", deadline=deadline)
-        except ZammadRefused as refusal:
-            if refusal.status in {404, 422}:
-                return False
-            raise
-        return True
+        return self._delete(f"user_access_token/{int(token_id)}", unknown={404, 422})
 
     def me(self) -> dict[str, object]:
         """Describe the owner of the token.
 
         :raises ZammadError:
         """
-        with Deadline(self._deadline) as deadline:
-            return _object(self._ask("GET", "users/me", deadline=deadline))
+        return _object(self._ask("GET", "users/me"))
 
     def can_list_users(self) -> bool:
         """Tell whether the token shows other users than its owner.
@@ -190,10 +168,7 @@ class ZammadClient:
 
         :raises ZammadError:
         """
-        with Deadline(self._deadline) as deadline:
-            parameters = {"page": "1", "per_page": "2"}
-            answer = self._ask("GET", "users", deadline=deadline, params=parameters)
-        return len(_list(answer)) > 1
+        return len(self._page("users", page=1, per_page="2")) > 1
 
     def users(self, *, per_page: int = 500, start_page: int = 1) -> Iterator[list[object]]:
         """Read all users by ascending id, page by page, each with a deadline of its own.
@@ -213,7 +188,7 @@ class ZammadClient:
         :raises ZammadError:
         """
         # Without a query Zammad asks its database, which is up to date, and never Elasticsearch:
-        # app/models/concerns/can_search.rb.
+        # https://github.com/zammad/zammad/blob/stable/app/models/concerns/can_search.rb
         condition = "condition[user.updated_at]"
         parameters = {
             f"{condition}[operator]": "within last (relative)",
@@ -245,37 +220,37 @@ class ZammadClient:
 
         :raises ZammadError:
         """
-        with Deadline(self._deadline) as deadline:
-            created = _object(self._ask("POST", f"{kind}s", deadline=deadline, json=dict(values)))
-        if type(created.get("id")) is not int:
+        created = _object(self._ask("POST", f"{kind}s", json=dict(values))).get("id")
+        if type(created) is not int:
             raise ZammadUnreadable("Zammad's answer holds no id.", status=201)
-        return int(str(created["id"]))
+        return created
 
     def update_object(self, kind: Kind, object_id: int, values: Mapping[str, object]) -> None:
         """Change a webhook or trigger; what is not named stays as it is.
 
         :raises ZammadError:
         """
-        with Deadline(self._deadline) as deadline:
-            self._ask("PUT", f"{kind}s/{int(object_id)}", deadline=deadline, json=dict(values))
+        self._ask("PUT", f"{kind}s/{int(object_id)}", json=dict(values))
 
     def delete_object(self, kind: Kind, object_id: int) -> bool:
         """Delete a webhook or trigger; False when Zammad does not know it (any more).
 
         :raises ZammadError:
         """
+        return self._delete(f"{kind}s/{int(object_id)}", unknown={404})
+
+    def _delete(self, path: str, *, unknown: Collection[int]) -> bool:
+        """Delete what a path names; False when Zammad answers a status that says it is unknown."""
         try:
-            with Deadline(self._deadline) as deadline:
-                self._ask("DELETE", f"{kind}s/{int(object_id)}", deadline=deadline)
+            self._ask("DELETE", path)
         except ZammadRefused as refusal:
-            if refusal.status == 404:
+            if refusal.status in unknown:
                 return False
             raise
         return True
 
     def _token_access(self) -> dict[str, object]:
-        with Deadline(self._deadline) as deadline:
-            return _object(self._ask("GET", "user_access_token", deadline=deadline, cap=MAX_LIST_BYTES))
+        return _object(self._ask("GET", "user_access_token", cap=MAX_LIST_BYTES))
 
     def _pages(
         self, path: str, *, per_page: int, start_page: int = 1, **parameters: str
@@ -291,17 +266,25 @@ class ZammadClient:
 
     def _page(self, path: str, *, page: int, **parameters: str) -> list[object]:
         asked = {"page": str(page), **parameters}
-        with Deadline(self._deadline) as deadline:
-            return _list(self._ask("GET", path, deadline=deadline, params=asked, cap=MAX_LIST_BYTES))
+        return _list(self._ask("GET", path, params=asked, cap=MAX_LIST_BYTES))
 
-    @_counted
-    def _ask(
-        self, method: str, path: str, *, deadline: Deadline, cap: int = MAX_ANSWER_BYTES, **asked: Any
-    ) -> object:
-        """Ask, again where that is safe and may help, and return Zammad's answer.
+    def _ask(self, method: str, path: str, *, cap: int = MAX_ANSWER_BYTES, **asked: Any) -> object:
+        """Send a request, retry it where that is safe and useful, and count it by how it ended.
 
         :raises ZammadError:
         """
+        started, outcome = time.monotonic(), "OK"
+        try:
+            with Deadline(self._deadline) as deadline:
+                return self._try(method, path, deadline=deadline, cap=cap, **asked)
+        except ZammadError as error:
+            outcome = type(error).__name__.removeprefix("Zammad").upper()
+            raise
+        finally:
+            call = f"{method} {re.sub('[0-9]+', '{id}', path)}"
+            CALLS.labels(call, outcome).observe(time.monotonic() - started)
+
+    def _try(self, method: str, path: str, *, deadline: Deadline, cap: int, **asked: Any) -> object:
         if not self._url:
             raise ZammadUnreachable("Zammad is not configured: set ZAMMAD_URL.")
         # Zammad's messages may quote what they refuse.

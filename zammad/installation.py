@@ -1,4 +1,8 @@
-"""Put our webhook and its triggers into Zammad, take them out again, and judge the tokens we use."""
+"""Put our webhook and its triggers into Zammad, take them out again, and judge the tokens we use.
+
+https://github.com/zammad/zammad/blob/stable/app/models/webhook.rb
+https://github.com/zammad/zammad/blob/stable/app/models/trigger.rb
+"""
 
 import ipaddress
 import json
@@ -233,7 +237,8 @@ def concern_about_minting(client: ZammadClient) -> str:
     """Say what is wrong with the account that mints invite tokens, or nothing.
 
     A token without any permission still authenticates as its owner, and whoever holds admin.user
-    may act as anybody by a From header: app/controllers/application_controller/authenticates.rb.
+    may act as anybody by a From header:
+    https://github.com/zammad/zammad/blob/stable/app/controllers/application_controller/authenticates.rb
 
     :raises ZammadError:
     """

@@ -16,11 +16,11 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from zammad.addresses import ascii_form, spellings
-from zammad.models import LinkChange, WebhookDelivery, ZammadUser
+from zammad.models import LinkChange, LinkReason, WebhookDelivery, ZammadUser
 from zammad.transactions import transaction_required
 
 Actor: TypeAlias = AbstractUser | AnonymousUser
-Why = LinkChange.Why
+Why = LinkReason
 T = TypeVar("T")
 
 # The first half of the keys of PostgreSQL's advisory locks; the second half stands for an address.

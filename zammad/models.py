@@ -189,17 +189,22 @@ class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
 
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
         """Write a receipt, or count one more attempt of a delivery that has one."""
-        return self._upsert([delivery.row()], **COUNTING)[0]
+        fields = [field for field in delivery._meta.concrete_fields if not field.primary_key]
+        row = {field.name: getattr(delivery, field.attname) for field in fields}
+        return self._upsert([row], **COUNTING)[0]
+
+
+class DeliveryOutcome(models.TextChoices):
+    APPLIED = "APPLIED", _("Applied")
+    UNCHANGED = "UNCHANGED", _("Unchanged")
+    STALE = "STALE", _("Stale")
+    IGNORED = "IGNORED", _("Ignored")
 
 
 class WebhookDelivery(models.Model):
     """The receipt of one authentic delivery. The body itself is never kept."""
 
-    class Outcome(models.TextChoices):
-        APPLIED = "APPLIED", _("Applied")
-        UNCHANGED = "UNCHANGED", _("Unchanged")
-        STALE = "STALE", _("Stale")
-        IGNORED = "IGNORED", _("Ignored")
+    Outcome = DeliveryOutcome
 
     # Null when the header was missing or odd: each such delivery is a receipt of its own.
     delivery_id = models.UUIDField(_("delivery ID"), null=True, blank=True, unique=True)
@@ -239,21 +244,13 @@ class WebhookDelivery(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="delivery_outcome_known",
-                condition=models.Q(outcome__in=["APPLIED", "UNCHANGED", "STALE", "IGNORED"]),
+                condition=models.Q(outcome__in=DeliveryOutcome.values),
             ),
         ]
 
     def __str__(self) -> str:
         named = self.delivery_id or gettext("without delivery ID")
         return f"{self.outcome} {named}"
-
-    def row(self) -> dict[str, object]:
-        """List the fields to write, with their values."""
-        return {
-            field.name: getattr(self, field.attname)
-            for field in self._meta.concrete_fields
-            if not field.primary_key
-        }
 
 
 class RefusedDeliveryQuerySet(UpsertQuerySet["RefusedDelivery"]):
@@ -268,21 +265,24 @@ class RefusedDeliveryQuerySet(UpsertQuerySet["RefusedDelivery"]):
         self._upsert(sorted(rows, key=lambda row: (row["hour"], row["reason"])), **ADDING)
 
 
+class RefusalReason(models.TextChoices):
+    METHOD_WRONG = "METHOD_WRONG", _("Not sent by POST")
+    LENGTH_INVALID = "LENGTH_INVALID", _("Length missing or unreadable")
+    BODY_TOO_LARGE = "BODY_TOO_LARGE", _("Body too large")
+    BODY_TOO_SLOW = "BODY_TOO_SLOW", _("Body too slow")
+    BODY_INCOMPLETE = "BODY_INCOMPLETE", _("Body incomplete")
+    TOO_BUSY = "TOO_BUSY", _("Too many bodies at once")
+    NO_SECRET = "NO_SECRET", _("No secret is configured here")
+    SIGNATURE_MISSING = "SIGNATURE_MISSING", _("Signature missing")
+    SIGNATURE_MALFORMED = "SIGNATURE_MALFORMED", _("Signature malformed")
+    SIGNATURE_WRONG = "SIGNATURE_WRONG", _("Signature wrong")
+    FAILED = "FAILED", _("Could not be stored here")
+
+
 class RefusedDelivery(models.Model):
     """What the webhook refused for one reason in one hour. Of the deliveries nothing else is kept."""
 
-    class Reason(models.TextChoices):
-        METHOD_WRONG = "METHOD_WRONG", _("Not sent by POST")
-        LENGTH_INVALID = "LENGTH_INVALID", _("Length missing or unreadable")
-        BODY_TOO_LARGE = "BODY_TOO_LARGE", _("Body too large")
-        BODY_TOO_SLOW = "BODY_TOO_SLOW", _("Body too slow")
-        BODY_INCOMPLETE = "BODY_INCOMPLETE", _("Body incomplete")
-        TOO_BUSY = "TOO_BUSY", _("Too many bodies at once")
-        NO_SECRET = "NO_SECRET", _("No secret is configured here")
-        SIGNATURE_MISSING = "SIGNATURE_MISSING", _("Signature missing")
-        SIGNATURE_MALFORMED = "SIGNATURE_MALFORMED", _("Signature malformed")
-        SIGNATURE_WRONG = "SIGNATURE_WRONG", _("Signature wrong")
-        FAILED = "FAILED", _("Could not be stored here")
+    Reason = RefusalReason
 
     hour = models.DateTimeField(_("hour"), help_text=_("When the hour began."))
     reason = models.CharField(_("reason"), max_length=20, choices=Reason)
@@ -307,21 +307,7 @@ class RefusedDelivery(models.Model):
             models.CheckConstraint(name="refused_count_positive", condition=models.Q(count__gte=1)),
             models.CheckConstraint(
                 name="refused_reason_known",
-                condition=models.Q(
-                    reason__in=[
-                        "METHOD_WRONG",
-                        "LENGTH_INVALID",
-                        "BODY_TOO_LARGE",
-                        "BODY_TOO_SLOW",
-                        "BODY_INCOMPLETE",
-                        "TOO_BUSY",
-                        "NO_SECRET",
-                        "SIGNATURE_MISSING",
-                        "SIGNATURE_MALFORMED",
-                        "SIGNATURE_WRONG",
-                        "FAILED",
-                    ]
-                ),
+                condition=models.Q(reason__in=RefusalReason.values),
             ),
         ]
 
@@ -329,21 +315,24 @@ class RefusedDelivery(models.Model):
         return f"{self.reason} {self.hour:%Y-%m-%d %H:%M}"
 
 
+class LinkReason(models.TextChoices):
+    MATCHES = "MATCHES", _("This person has verified the address.")
+    NOBODY = "NOBODY", _("No active person has verified the address.")
+    SEVERAL_PEOPLE = "SEVERAL_PEOPLE", _("Several people have verified the address.")
+    SEVERAL_ZAMMAD_USERS = (
+        "SEVERAL_ZAMMAD_USERS",
+        _("Several active Zammad users have an address of the person."),
+    )
+    INACTIVE = "INACTIVE", _("The user is not active in Zammad.")
+    PERSON_DELETED = "PERSON_DELETED", _("The person was deleted.")
+    BY_HAND = "BY_HAND", _("Staff linked them.")
+    UNLINKED = "UNLINKED", _("Staff unlinked them.")
+
+
 class LinkChange(models.Model):
     """One change of the link of a Zammad user: append-only history."""
 
-    class Why(models.TextChoices):
-        MATCHES = "MATCHES", _("This person has verified the address.")
-        NOBODY = "NOBODY", _("No active person has verified the address.")
-        SEVERAL_PEOPLE = "SEVERAL_PEOPLE", _("Several people have verified the address.")
-        SEVERAL_ZAMMAD_USERS = (
-            "SEVERAL_ZAMMAD_USERS",
-            _("Several active Zammad users have an address of the person."),
-        )
-        INACTIVE = "INACTIVE", _("The user is not active in Zammad.")
-        PERSON_DELETED = "PERSON_DELETED", _("The person was deleted.")
-        BY_HAND = "BY_HAND", _("Staff linked them.")
-        UNLINKED = "UNLINKED", _("Staff unlinked them.")
+    Why = LinkReason
 
     zammad_user = models.ForeignKey(
         ZammadUser, on_delete=models.CASCADE, related_name="link_changes", verbose_name=_("Zammad user")
@@ -369,18 +358,7 @@ class LinkChange(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="link_change_reason_known",
-                condition=models.Q(
-                    why__in=[
-                        "MATCHES",
-                        "NOBODY",
-                        "SEVERAL_PEOPLE",
-                        "SEVERAL_ZAMMAD_USERS",
-                        "INACTIVE",
-                        "PERSON_DELETED",
-                        "BY_HAND",
-                        "UNLINKED",
-                    ]
-                ),
+                condition=models.Q(why__in=LinkReason.values),
             ),
         ]
 

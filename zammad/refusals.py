@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connections
 
-from zammad.models import RefusedDelivery
+from zammad.models import RefusalReason, RefusedDelivery
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Counted:
     """Refusals of one hour, for one reason."""
 
     hour: datetime
-    reason: RefusedDelivery.Reason
+    reason: RefusalReason
     count: int
     last_at: datetime
     last_delivery_id: UUID | None
@@ -55,7 +55,7 @@ class Refusals:
         self._pending: dict[tuple[datetime, str], Counted] = {}
         self._writer: threading.Thread | None = None
 
-    def count(self, *, reason: RefusedDelivery.Reason, delivery_id: UUID | None, now: datetime) -> None:
+    def count(self, *, reason: RefusalReason, delivery_id: UUID | None, now: datetime) -> None:
         """Count one refusal, of the view or of the server before it, from any thread.
 
         It neither waits for the database nor raises. `read_delivery_id` reads the id.

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum, auto
+from enum import Enum
 from typing import Any, Final
 
 from allauth.account.models import EmailAddress
@@ -55,12 +55,12 @@ class SearchUnusable(ZammadError):
 
 
 class Stored(Enum):
-    """What became of one version of a user."""
+    """What became of one version of a user, by the name it has in a summary."""
 
-    CREATED = auto()
-    UPDATED = auto()
-    UNCHANGED = auto()  # newer, but nothing that is kept here differs
-    STALE = auto()  # a version as new was stored already
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"  # newer, but nothing that is kept here differs
+    STALE = "stale"  # a version as new was stored already
 
 
 OUTCOMES = {
@@ -230,7 +230,7 @@ def import_users(
         pages = client.users(per_page=per_page, start_page=start_page)
     else:
         pages = _search(client, changed_within, per_page=per_page)
-    counts: Counter[Stored | None] = Counter()
+    counts: Counter[str] = Counter()
     seen = set[int]()
     for number, records in enumerate(pages, start_page):
         users, skipped = _readable(records, now=now)
@@ -239,15 +239,14 @@ def import_users(
         ):
             raise SearchUnusable("Zammad's search for users ignores when they were changed.")
         for zammad_id, stored in (_preview(users) if dry_run else _store(users, now=now)).items():
-            counts[stored] += zammad_id not in seen
-        counts[None] += skipped
+            counts[stored.value] += zammad_id not in seen
+        counts["skipped"] += skipped
         if changed_within is not None:
             seen |= {data.zammad_id for data in users}
-        summary = _summary(counts)
         reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
         if after_page is not None:
-            after_page(number, summary)
-    return _summary(counts)
+            after_page(number, ImportSummary(**counts))
+    return ImportSummary(**counts)
 
 
 def _search(client: ZammadClient, window: timedelta, *, per_page: int) -> Iterator[list[object]]:
@@ -314,16 +313,6 @@ def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
             now=now,
         )
     return {row.zammad_id: stored for row, _before, stored in results}
-
-
-def _summary(counts: Counter[Stored | None]) -> ImportSummary:
-    return ImportSummary(
-        created=counts[Stored.CREATED],
-        updated=counts[Stored.UPDATED],
-        unchanged=counts[Stored.UNCHANGED],
-        stale=counts[Stored.STALE],
-        skipped=counts[None],
-    )
 
 
 def delete_deliveries(*, until: datetime) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from django.db import connection
 
@@ -26,7 +26,8 @@ def transaction_required(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def within_transaction(*args: P.args, **kwargs: P.kwargs) -> R:
         # Django tells its test cases apart by the same name when it holds `durable`.
-        if not connection.in_atomic_block or connection.atomic_blocks[-1]._from_testcase:
+        blocks: list[Any] = connection.atomic_blocks
+        if not blocks or blocks[-1]._from_testcase:
             raise TransactionMissing(function.__qualname__)
         return function(*args, **kwargs)
 

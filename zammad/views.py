@@ -12,20 +12,19 @@ from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import Counter
 
-from zammad.models import RefusedDelivery
+from zammad.models import RefusalReason
 from zammad.refusals import count_refusal
 from zammad.services import apply_delivery
 from zammad.webhooks import BodyIncomplete, Delivery, SignatureInvalid, read_delivery_id
 
 logger = logging.getLogger(__name__)
 
-Reason = RefusedDelivery.Reason
 # Why the server did not take a body, by the status it is refused with.
 UNREAD = {
-    400: Reason.LENGTH_INVALID,
-    408: Reason.BODY_TOO_SLOW,
-    413: Reason.BODY_TOO_LARGE,
-    503: Reason.TOO_BUSY,
+    400: RefusalReason.LENGTH_INVALID,
+    408: RefusalReason.BODY_TOO_SLOW,
+    413: RefusalReason.BODY_TOO_LARGE,
+    503: RefusalReason.TOO_BUSY,
 }
 
 DELIVERIES = Counter(
@@ -45,25 +44,25 @@ def webhook(request: HttpRequest) -> HttpResponse:
     Zammad takes any 2xx for success and sends everything else again, four times.
     """
     if request.method != "POST":
-        response = refuse(request, 405, "only POST is taken here", Reason.METHOD_WRONG)
+        response = refuse(request, 405, "only POST is taken here", RefusalReason.METHOD_WRONG)
         response["Allow"] = "POST"
         return response
     secrets, now = settings.ZAMMAD_WEBHOOK_SECRETS, timezone.now()
     if not any(secrets):
-        return refuse(request, 503, "no webhook secret is configured here", Reason.NO_SECRET)
+        return refuse(request, 503, "no webhook secret is configured here", RefusalReason.NO_SECRET)
     try:
         body = request.read(settings.ZAMMAD_WEBHOOK_MAX_BYTES)  # no more comes: see config.bodies
         delivery = Delivery.from_http(request.headers, body, secrets=secrets, now=now)
         receipt = apply_delivery(delivery=delivery, now=now)
     except (UnreadablePostError, BodyIncomplete):
-        return refuse(request, 400, "body incomplete", Reason.BODY_INCOMPLETE)
+        return refuse(request, 400, "body incomplete", RefusalReason.BODY_INCOMPLETE)
     except SignatureInvalid as error:
-        return refuse(request, 403, str(error), Reason(error.code))
+        return refuse(request, 403, str(error), RefusalReason(error.code))
     except DatabaseFailure:
         logger.exception("A delivery of Zammad could not be stored")
-        return refuse(request, 500, "could not be stored, try again", Reason.FAILED)
+        return refuse(request, 500, "could not be stored, try again", RefusalReason.FAILED)
     except Exception:
-        count(request, Reason.FAILED)
+        count(request, RefusalReason.FAILED)
         raise
     DELIVERIES.labels(receipt.outcome).inc()
     return Line(200, ": ".join(filter(None, [receipt.outcome, receipt.detail])), outcome=receipt.outcome)
@@ -74,14 +73,14 @@ def refuse_unread(request: HttpRequest, status: int, text: str) -> HttpResponse:
     return refuse(request, status, text, UNREAD[status])
 
 
-def refuse(request: HttpRequest, status: int, text: str, reason: RefusedDelivery.Reason) -> HttpResponse:
+def refuse(request: HttpRequest, status: int, text: str, reason: RefusalReason) -> HttpResponse:
     """Answer a delivery that is not taken, and count why."""
     return Line(status, text, outcome=count(request, reason))
 
 
-def count(request: HttpRequest, reason: RefusedDelivery.Reason) -> str:
+def count(request: HttpRequest, reason: RefusalReason) -> str:
     """Count a delivery that is not taken, and return its outcome."""
-    outcome = "FAILED" if reason is Reason.FAILED else "REFUSED"
+    outcome = "FAILED" if reason is RefusalReason.FAILED else "REFUSED"
     DELIVERIES.labels(outcome).inc()
     count_refusal(reason=reason, delivery_id=read_delivery_id(request.headers), now=timezone.now())
     return outcome

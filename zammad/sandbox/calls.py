@@ -21,7 +21,7 @@ class Refusal(Exception):
     def masked(cls) -> Self:
         """Refuse as Zammad does what it did not foresee: its log alone tells the reason.
 
-        Source: app/controllers/application_controller/handles_errors.rb.
+        https://github.com/zammad/zammad/blob/stable/app/controllers/application_controller/handles_errors.rb
         """
         error = f"Error ID {secrets.token_urlsafe(6)}: Please contact your administrator."
         return cls(422, error, is_human=False)

@@ -202,7 +202,10 @@ def _rails_json(payload: Record) -> bytes:
 
 
 def _send(delivery: Delivery, webhook: Record, body: bytes, *, version: Version) -> int | None:
-    """Send a delivery as lib/user_agent.rb does, and return the status answered, if any."""
+    """Send a delivery as Zammad does, and return the status answered, if any.
+
+    https://github.com/zammad/zammad/blob/stable/lib/user_agent.rb
+    """
     endpoint = urlsplit(webhook["endpoint"])
     connect = HTTPSConnection if endpoint.scheme == "https" else HTTPConnection
     connection = connect(endpoint.hostname or "", endpoint.port, timeout=30)
