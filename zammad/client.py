@@ -363,6 +363,10 @@ class ZammadClient:
         return "".join(char for char in line if char.isprintable())[:200]
 
 
+# One client for each set of settings: its connections are kept.
+_client = lru_cache(maxsize=4)(ZammadClient)
+
+
 def get_client() -> ZammadClient:
     """Return the client that the settings describe: one for the whole process."""
     return _client(
@@ -381,11 +385,6 @@ def get_patient_client(*, token: str = "") -> ZammadClient:
         connect_timeout=settings.ZAMMAD_CONNECT_TIMEOUT,
         deadline=settings.ZAMMAD_COMMAND_DEADLINE,
     )
-
-
-@lru_cache(maxsize=4)
-def _client(*, url: str, token: str, connect_timeout: float, deadline: float) -> ZammadClient:
-    return ZammadClient(url=url, token=token, connect_timeout=connect_timeout, deadline=deadline)
 
 
 def _object(answer: object) -> dict[str, object]:

@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from functools import wraps
+from operator import attrgetter
+from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
@@ -21,12 +23,15 @@ from zammad.transactions import transaction_required
 
 Actor: TypeAlias = AbstractUser | AnonymousUser
 Why = LinkReason
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # The first half of the keys of PostgreSQL's advisory locks; the second half stands for an address.
 LOCKS: Final = 0x5A4C
 # Each look around may find addresses that were not locked. People rarely have several.
 LOOKS: Final = 5
+# What the rule reads of a Zammad user.
+STATE: Final = attrgetter("user_id", "link_kind", "email", "active", "auto_link")
 # PostgreSQL's code for it, and after how many of them one more is a failure.
 DEADLOCK: Final = "40P01"
 DEADLOCKS: Final = 3
@@ -156,6 +161,26 @@ class Neighbourhood:
         return cls(zammad_users=found, holders=holders, addresses=frozenset(map(ascii_form, spelt)))
 
 
+def again_after_deadlock(settle: Callable[P, T]) -> Callable[P, T]:
+    """Settle, and once more if PostgreSQL chose this transaction to end a deadlock.
+
+    One transaction may settle several changes, as admin's actions do, and so lock in any order.
+    """
+
+    @wraps(settle)
+    def settle_again(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _attempt in range(DEADLOCKS):
+            try:
+                return settle(*args, **kwargs)
+            except OperationalError as error:
+                if getattr(error.__cause__, "sqlstate", "") != DEADLOCK or connection.in_atomic_block:
+                    raise
+        return settle(*args, **kwargs)
+
+    return settle_again
+
+
+@again_after_deadlock
 def settle_links(
     *,
     zammad_users: Collection[ZammadUser] = (),
@@ -175,22 +200,11 @@ def settle_links(
     """
     pks = [each.pk for each in zammad_users]
     addresses = [*addresses, *(each.email for each in zammad_users)]
-    return again_after_deadlock(lambda: _settle(pks, people, addresses, delivery=delivery, now=now))
-
-
-def _settle(
-    zammad_users: Collection[int],
-    people: Collection[int],
-    addresses: Collection[str],
-    *,
-    delivery: WebhookDelivery | None,
-    now: datetime,
-) -> list[LinkChange]:
     locked = frozenset(map(ascii_form, addresses)) - {""}
     for _look in range(LOOKS):
         with transaction.atomic():
             _lock(locked)
-            around = Neighbourhood.around(zammad_users=zammad_users, people=people, addresses=addresses)
+            around = Neighbourhood.around(zammad_users=pks, people=people, addresses=addresses)
             if around.addresses <= locked:
                 changes = _apply(around, delivery=delivery, now=now)
                 if changes is not None:
@@ -199,20 +213,6 @@ def _settle(
             transaction.set_rollback(True)
         locked |= around.addresses
     return []  # others have changed this at every look, and each of them settles what they changed
-
-
-def again_after_deadlock(settle: Callable[[], T]) -> T:
-    """Settle, and once more if PostgreSQL chose this transaction to end a deadlock.
-
-    One transaction may settle several changes, as admin's actions do, and so lock in any order.
-    """
-    for _attempt in range(DEADLOCKS):
-        try:
-            return settle()
-        except OperationalError as error:
-            if getattr(error.__cause__, "sqlstate", "") != DEADLOCK or connection.in_atomic_block:
-                raise
-    return settle()
 
 
 def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) -> None:
@@ -282,7 +282,7 @@ def _apply(
     if not moves:
         return []
     rows = ZammadUser.objects.select_for_update().order_by("zammad_id").in_bulk([each.pk for each in moves])
-    if any(_state(rows.get(each.pk)) != _state(each) for each in moves):
+    if any(each.pk not in rows or STATE(rows[each.pk]) != STATE(each) for each in moves):
         return None
     return _write(moves, delivery=delivery, now=now)
 
@@ -346,19 +346,6 @@ def _lock(addresses: Iterable[str]) -> None:
             cursor.execute(
                 "SELECT pg_advisory_xact_lock(%s, key) FROM unnest(%s::int[]) AS key", [LOCKS, keys]
             )
-
-
-def _state(zammad_user: ZammadUser | None) -> tuple[object, ...] | None:
-    """Return what the rule reads of a Zammad user."""
-    if zammad_user is None:
-        return None
-    return (
-        zammad_user.user_id,
-        zammad_user.link_kind,
-        zammad_user.email,
-        zammad_user.active,
-        zammad_user.auto_link,
-    )
 
 
 def _linked(zammad_users: Iterable[ZammadUser]) -> set[int]:

@@ -102,10 +102,11 @@ def apply_delivery(*, delivery: Delivery, now: datetime) -> WebhookDelivery:
         receipt = WebhookDelivery.objects.record(answer)
         answer.pk = receipt.pk
     # A crash before this is repaired by the retry, which finds a version as new.
-    again_after_deadlock(lambda: _settle(answer, receipt, zammad_user, address_before, now=now))
+    _settle(answer, receipt, zammad_user, address_before, now=now)
     return answer
 
 
+@again_after_deadlock
 def _settle(
     answer: WebhookDelivery,
     receipt: WebhookDelivery,

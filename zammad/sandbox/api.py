@@ -146,18 +146,18 @@ class Request:
     # --- Users ------------------------------------------------------------------------------------
 
     def show_me(self) -> Answer:
-        return 200, self.desk.user_json(self.caller.user["id"], names="expand" in self.call.query)
+        return 200, self._user(self.caller.user["id"])
 
     def show_user(self, user_id: int) -> Answer:
         user = self._row("users", user_id)
         if not self.caller.sees_users and user_id != self.caller.user["id"]:
             raise Refusal(403, "Not authorized")
-        return 200, self.desk.user_json(user["id"], names="expand" in self.call.query)
+        return 200, self._user(user["id"])
 
     def list_users(self) -> Answer:
         ids = sorted(self.desk.records["users"]) if self.caller.sees_users else [self.caller.user["id"]]
         shown = self.call.page(ids, size=USERS_PER_PAGE)
-        return 200, [self.desk.user_json(user_id, names="expand" in self.call.query) for user_id in shown]
+        return 200, [self._user(user_id) for user_id in shown]
 
     def search_users(self) -> Answer:
         """Search as Zammad does without a query: in its database, by a condition."""
@@ -165,15 +165,12 @@ class Request:
             raise Refusal(403, "Token authorization failed.")
         since = _changed_since(self.call.query) if self.desk.version >= Version.V6_5 else ""
         users = [user for user in self.desk.records["users"].values() if user["updated_at"] >= since]
-        sort_by, descending = (
-            self.call.query.get("sort_by", "updated_at"),
-            self.call.query.get("order_by") != "asc",
-        )
+        sort_by = self.call.query.get("sort_by", "updated_at")
         if sort_by not in {"id", "email", "created_at", "updated_at"}:
             raise Refusal.masked()
-        users.sort(key=lambda user: user[sort_by], reverse=descending)
+        users.sort(key=lambda user: user[sort_by], reverse=self.call.query.get("order_by") != "asc")
         shown = self.call.page(users, size=FOUND_PER_PAGE, most=MOST_FOUND_PER_PAGE)
-        return 200, [self.desk.user_json(user["id"], names="expand" in self.call.query) for user in shown]
+        return 200, [self._user(user["id"]) for user in shown]
 
     def update_user(self, user_id: int) -> Answer:
         """Change a user; an agent may change customers, and nobody of the staff or themself."""
@@ -186,7 +183,7 @@ class Request:
         user.update({name: value for name, value in asked.items() if name in known})
         user["updated_by_id"] = self.caller.user["id"]
         touch(user)
-        return 200, self.desk.user_json(user_id, names="expand" in self.call.query)
+        return 200, self._user(user_id)
 
     def list_attributes(self) -> Answer:
         return 200, list(self.desk.records["attributes"].values())
@@ -278,6 +275,9 @@ class Request:
         others = [other for other in self.desk.records["triggers"].values() if other["id"] != but]
         if any(other["name"].lower() == row["name"].lower() for other in others):
             raise Refusal(422, "Name has already been taken")
+
+    def _user(self, user_id: int) -> Record:
+        return self.desk.user_json(user_id, names="expand" in self.call.query)
 
     def _row(self, table: str, row_id: int) -> Record:
         try:
