@@ -25,11 +25,13 @@ $(RUNNING): $(VENV)/installed-base FORCE
 test: $(VENV)/installed-dev  ## run all tests
 	@$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
-lint: $(VENV)/installed-dev  ## check style, types and who imports whom
+lint: $(VENV)/installed-dev  ## check style, types, who imports whom and what is required
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict config graphql_api plans zammad tests .ci/*.py
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/deptry . --exclude '\.venv|tests/benchmarks/rivals' --requirements-files requirements/dev.in --ignore DEP002
 	$(BIN)/bandit -q -ll -ii -r config graphql_api plans zammad
 
 bench: $(VENV)/installed-dev  ## measure the service beside others (needs PostgreSQL and wrk): BENCH_ARGS="--help"
