@@ -52,6 +52,10 @@ serve: $(VENV)/installed-base  ## start the production server, configured by the
 lock: $(VENV)/installed-dev  ## lock the newest versions that requirements/*.in allow
 	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.11 -o requirements/base.txt requirements/base.in
 	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.11 -o requirements/dev.txt -c requirements/base.txt requirements/dev.in
+	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.12 --no-python-downloads -o requirements/newest-django.txt requirements/newest-django.in
+
+# It replaces a part of dev.txt.
+$(VENV)/installed-newest-django: $(VENV)/installed-dev
 
 $(VENV)/installed-%: requirements/%.txt requirements/install.py
 	@command -v $(PYTHON) >/dev/null || { echo "Family Plans needs Python 3.11 or later: name one with make PYTHON=..."; exit 1; }

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from tests.deliveries import SECRET, signed
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())
+WARNINGS = PYPROJECT["tool"]["pytest"]["ini_options"]["filterwarnings"]
 
 PEOPLE = """
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -184,7 +187,7 @@ def run_in_own_project(
     }.items():
         (folder / name).write_text(text)
     return subprocess.run(
-        [sys.executable, "-W", "error", "script.py", *arguments],
+        [sys.executable, *(f"-W{rule}" for rule in WARNINGS), "script.py", *arguments],
         cwd=folder,
         env={"PATH": os.defpath, "PYTHONPATH": f"{folder}{os.pathsep}{BASE_DIR}"},
         input=stdin,
