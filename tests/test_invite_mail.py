@@ -18,7 +18,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from pytest_django import Settings
 from time_machine import TimeMachineFixture
 
-from plans.admin.journeys import page_of
 from plans.models import FamilyPlan, FamilyPlanInvite, InvitationMail, Membership
 from plans.quotas import PlaceQuerySet
 from plans.services import (
@@ -35,6 +34,7 @@ from tests.api import ask, client_of, node_id
 from tests.factories import InviteFactory, OwnerFactory, UserFactory
 from tests.mail_server import MailServer
 from tests.refusals import refused
+from zammad.admin_base import page_of
 from zammad.sandbox import Fault, Sandbox
 
 pytestmark = pytest.mark.django_db
