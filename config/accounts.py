@@ -1,7 +1,6 @@
-"""How accounts are made, looked up and written to: by address, under a user name that nobody sees."""
+"""How people are looked up: by address, with their rights, by session; their user names say nothing."""
 
 import uuid
-from copy import copy
 from typing import Any, NamedTuple
 
 from allauth.account.auth_backends import AuthenticationBackend
@@ -10,71 +9,15 @@ from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, AnonymousUser, Group, Permission, User
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.mail import EmailMessage
 from django.db.models import F, Q, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
 
-from config import way_back
-from config.notices import our_site
-from config.reauthentication import AsksAgain
 from config.sessions import keep_through_rotation
-from plans.links import without_links
-from plans.models import display_name
-from zammad.addresses import validated_address
 from zammad.statements import statement
 
 
 def opaque_username() -> str:
     """Return what fills Django's user name: nobody signs in with it, and it says nothing."""
     return uuid.uuid4().hex
-
-
-class AccountAdapter(AsksAgain):
-    """Keep addresses out of user names, and the host of a request out of mails."""
-
-    def populate_username(self, request: HttpRequest, user: AbstractUser) -> None:
-        user.username = opaque_username()
-
-    def get_login_redirect_url(self, request: HttpRequest) -> str:
-        return way_back.path_of(request) or super().get_login_redirect_url(request)
-
-    def get_signup_redirect_url(self, request: HttpRequest) -> str:
-        return way_back.path_of(request) or super().get_signup_redirect_url(request)
-
-    def clean_email(self, email: str) -> str:
-        """Take the addresses that an invite could be for, and no others, on pages and by API alike."""
-        validated_address(email)
-        return email
-
-    def render_mail(
-        self,
-        template_prefix: str,
-        email: str | list[str],
-        context: dict[str, Any],
-        headers: dict[str, str] | None = None,
-    ) -> EmailMessage:
-        """Write a mail in which nothing is a link but ours: people choose names, addresses and browsers."""
-        harmless = {name: _without_links(name, value) for name, value in context.items()}
-        message: EmailMessage = super().render_mail(template_prefix, email, harmless, headers)
-        return message
-
-    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        links = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}
-        ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
-        super().send_mail(template_prefix, email, {**context, **ours, "current_site": our_site()})
-
-
-def _without_links(name: str, value: object) -> object:
-    """Return what a template may show of a value: the links of a mail are named *_url."""
-    if isinstance(value, User):
-        written = copy(value)
-        written.first_name, written.last_name = without_links(display_name(value)), ""
-        written.email = without_links(value.email)
-        return written
-    if isinstance(value, str) and not name.endswith("_url"):
-        return without_links(value)
-    return value
 
 
 class Right(NamedTuple):

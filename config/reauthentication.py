@@ -26,13 +26,8 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
-
-from config.guards import GuardedAdapter
-from config.models import Session
-from config.sessions import remember_client
 
 BY_CODE = "reauthenticate_by_code"
 APP = "allauth.account"
@@ -47,42 +42,6 @@ def get_reauthentication_flows(user: User | AnonymousUser) -> list[dict[str, Any
 
 
 reauthentication.get_reauthentication_flows = get_reauthentication_flows
-
-
-class AsksAgain(GuardedAdapter):
-    """What the adapter of accounts knows of fresh sign-ins, and which sessions a new password ends."""
-
-    def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
-        required: bool = super().is_reauthentication_required(app=app, **kwargs)
-        return required and not signed_in_just_now(self.request)
-
-    def get_reauthentication_methods(self, user: User | AnonymousUser) -> list[dict[str, Any]]:
-        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
-        if {"id": BY_CODE} in get_reauthentication_flows(user):
-            url = reverse("account_reauthenticate_by_code")
-            methods.append({"id": BY_CODE, "description": _("Use a code that we mail you"), "url": url})
-        return methods
-
-    def login(self, request: HttpRequest, user: User) -> None:
-        super().login(request, user)
-        remember_client(request)
-        if not get_authentication_records(request, user):
-            # A sign-up has just proved the address by a mailed code.
-            record_authentication(request, user, "code", email=user.email)
-
-    def set_password(self, user: User, password: str) -> None:
-        """Set a password, and end all sessions but the one in which it is set.
-
-        :raises ReauthenticationRequired: there was no password to ask for, and the sign-in is not fresh.
-        """
-        is_theirs = self.request.user.is_authenticated and self.request.user.pk == user.pk
-        if is_theirs and not user.has_usable_password():
-            reauthentication.raise_if_reauthentication_required(self.request, app=APP)
-        super().set_password(user, password)
-        others = Session.objects.filter(user=user)
-        if is_theirs and self.request.session.session_key:
-            others = others.exclude(pk=self.request.session.session_key)
-        others.delete()
 
 
 def signed_in_just_now(request: HttpRequest) -> bool:

@@ -201,7 +201,7 @@ SESSION_ENGINE = "config.sessions"
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 
-ACCOUNT_ADAPTER = "config.accounts.AccountAdapter"
+ACCOUNT_ADAPTER = "config.adapter.AccountAdapter"
 ACCOUNT_USER_DISPLAY = "plans.models.display_name"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None  # allauth neither asks for user names nor shows them
 ACCOUNT_LOGIN_METHODS = {"email"}

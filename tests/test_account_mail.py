@@ -152,7 +152,7 @@ def test_any_other_failure_stays_what_it_is(client: Client, monkeypatch: pytest.
     def broken(*_arguments: object, **_more: object) -> None:
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr("config.guards.post", broken)
+    monkeypatch.setattr("config.adapter.post", broken)
     client.raise_request_exception = False
 
     assert sign_up(client).status_code == 500

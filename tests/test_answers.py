@@ -160,7 +160,7 @@ def test_a_failure_of_ours_is_told_in_json(
     def broken(*_arguments: object, **_more: object) -> None:
         raise error
 
-    monkeypatch.setattr("config.guards.GuardedAdapter.authenticate", broken)
+    monkeypatch.setattr("config.adapter.AccountAdapter.authenticate", broken)
 
     check(send(anybody, LOGIN, b'{"email": "dana@example.com", "password": "x"}'), status)
 
