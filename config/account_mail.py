@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
+from types import SimpleNamespace
 from typing import Any
 
 from allauth.account import app_settings
@@ -27,11 +28,13 @@ from allauth.account.internal.flows.password_reset_by_code import (
 )
 from allauth.account.internal.userkit import filter_users_by_email
 from allauth.account.models import EmailAddress
+from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.mail import EmailMessage
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from config.devices import device_of
 from config.models import Attempt
@@ -62,44 +65,73 @@ class MailUnavailable(Exception):
 # --- Sending --------------------------------------------------------------------------------------
 
 
-def hand_over(message: EmailMessage) -> None:
-    """Send a mail before the answer, which tells whether that worked.
-
-    :raises MailUnavailable:
-    """
+def send(message: EmailMessage) -> bool:
+    """Send a mail while the caller waits, and tell whether that worked; a failure is logged."""
     try:
         with outside_world():
             within(DEADLINE, message.send)
     except Exception as error:  # noqa: BLE001  # whatever a mail backend raises
-        _tell(error)
-        raise MailUnavailable from None
+        _log_failure(error)
+        return False
+    return True
 
 
 def post(message: EmailMessage) -> None:
     """Send a mail after the answer, which does not wait for it."""
     if not _waiting.acquire(blocking=False):
-        _tell(TooManyWaiting())
+        _log_failure(TooManyWaiting())
         return
     try:
         # What logs know of the request goes along.
         _postbox.submit(copy_context().run, _deliver, message)
     except RuntimeError as error:  # the process ends
         _waiting.release()
-        _tell(error)
+        _log_failure(error)
 
 
 def _deliver(message: EmailMessage) -> None:
     try:
         within(DEADLINE, message.send)
     except Exception as error:  # noqa: BLE001  # whatever a mail backend raises
-        _tell(error)
+        _log_failure(error)
     finally:
         _waiting.release()
 
 
-def _tell(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
     # Only its kind: the text of an error holds the address that was refused.
     logger.warning("A mail about an account failed: %s", type(error).__name__)
+
+
+# --- Notices: what was changed about an account ------------------------------------------------------
+
+
+def our_site() -> SimpleNamespace:
+    """Name us in allauth's mails; it would take the Host header of a request, which anybody chooses."""
+    return SimpleNamespace(name=_("Family Plans"), domain=settings.PUBLIC_URL)
+
+
+def send_notice(template_prefix: str, *, email: str, **context: Any) -> None:
+    """Mail a notice, also where there is no request. A failure undoes nothing."""
+    send(get_adapter().render_mail(template_prefix, email, {**context, "current_site": our_site()}))
+
+
+def tell_of_verified_address(email_address: EmailAddress, **_signal: Any) -> None:
+    """Tell the primary address that another one belongs to the account now."""
+    primary = EmailAddress.objects.get_primary(email_address.user)
+    if primary is not None and primary.verified and primary.pk != email_address.pk:
+        send_notice("account/email/email_added", email=primary.email, added=email_address.email)
+
+
+def tell_removed_address(request: HttpRequest, email_address: EmailAddress, **_signal: Any) -> None:
+    """Tell the address that was removed; allauth itself tells the one that stays."""
+    if email_address.verified:
+        get_adapter().send_notification_mail(
+            "account/email/email_deleted",
+            request.user,
+            {"deleted_email": email_address.email},
+            email=email_address.email,
+        )
 
 
 # --- How many, and the same for everybody -----------------------------------------------------------

@@ -18,12 +18,11 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from config import way_back
-from config.account_mail import NEVER_SENT, hand_over, post
+from config.account_mail import NEVER_SENT, MailUnavailable, our_site, post, send
 from config.accounts import opaque_username
 from config.attempts import WrongPasswords, come_back, forget_wrong_passwords
 from config.devices import remember_device
 from config.models import Session
-from config.notices import our_site
 from config.reauthentication import APP, BY_CODE, get_reauthentication_flows, signed_in_just_now
 from config.sessions import remember_client
 from plans.links import without_links
@@ -149,10 +148,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         message = self.render_mail(template_prefix, email, written)
         if template_prefix == NEVER_SENT or getattr(request, "withholds_mail", False):
             return
-        if "code" in context and request.user.is_authenticated:
-            hand_over(message)
-        else:
+        if not ("code" in context and request.user.is_authenticated):
             post(message)
+        elif not send(message):
+            raise MailUnavailable
 
 
 def _without_links(name: str, value: object) -> object:

@@ -14,28 +14,19 @@ class FamilyPlansConfig(AppConfig):
 
     def ready(self) -> None:
         # They need models, which are there by now only.
-        from config.account_mail import count_codes
-        from config.attempts import count_in_the_database
+        from allauth.account.signals import email_confirmed, email_removed
+        from allauth.mfa.signals import authenticator_added
 
-        count_codes()
-        count_in_the_database()
-        connect_account_signals()
+        from config import account_mail, attempts, second_factor
+
+        account_mail.count_codes()
+        attempts.count_in_the_database()
+        email_confirmed.connect(account_mail.tell_of_verified_address)
+        email_removed.connect(account_mail.tell_removed_address)
+        authenticator_added.connect(second_factor.remember_use)
         if settings.SENTRY_DSN:
             sentry.start(settings.SENTRY_DSN)
 
 
 class FamilyPlansAdminConfig(AdminConfig):
     default_site = "config.admin_site.FamilyPlansAdminSite"
-
-
-def connect_account_signals() -> None:
-    """Connect what allauth tells of; these modules need the models, which are not there before."""
-    from allauth.account.signals import email_confirmed, email_removed
-    from allauth.mfa.signals import authenticator_added
-
-    from config.notices import tell_of_verified_address, tell_removed_address
-    from config.second_factor import remember_use
-
-    email_confirmed.connect(tell_of_verified_address)
-    email_removed.connect(tell_removed_address)
-    authenticator_added.connect(remember_use)

@@ -32,8 +32,8 @@ from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
+from config.account_mail import send_notice
 from config.models import Session
-from config.notices import send_notice
 
 logger = logging.getLogger(__name__)
 
