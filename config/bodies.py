@@ -1,5 +1,6 @@
 """What the server takes of a request, decided once: how large, how slow, and how a refusal reads."""
 
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -63,5 +64,7 @@ def largest_body(path: str) -> int:
 
 
 def announced_length(value: str) -> int | None:
-    """Read a Content-Length; None for what is no plain number, or a longer one than any that matters."""
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else None
+    """Read a Content-Length; None for what is no plain number."""
+    if not (value.isascii() and value.isdigit()):
+        return None
+    return int(value) if len(value) <= 15 else sys.maxsize  # Python refuses to read thousands of digits

@@ -42,10 +42,9 @@ class BodyMiddleware:
 
 
 def refusal_of_announced(request: HttpRequest) -> Refusal | None:
-    value = request.META.get("CONTENT_LENGTH") or "0"
-    length = announced_length(value)
+    length = announced_length(request.META.get("CONTENT_LENGTH") or "0")
     if length is None:
-        return TOO_LARGE if value.isascii() and value.isdigit() else UNREADABLE
+        return UNREADABLE
     return TOO_LARGE if length > largest_body(request.path_info) else None
 
 

@@ -31,7 +31,7 @@ from django.core.wsgi import get_wsgi_application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from config.bodies import API, GRAPHQL, UNREADABLE
-from config.room import Room
+from config.body_reader import Room
 from config.serving import Application
 
 logger = logging.getLogger("config.server")  # not __main__, as which it runs

@@ -10,9 +10,8 @@ from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from config.bodies import API, PASSWORDS_BUSY, REFUSAL, Refusal
+from config.body_reader import Body, HungUp, Receive, Refused, Room
 from config.passwords import MAY_WAIT, PATIENCE
-from config.reading import Body, HungUp, Receive, Refused
-from config.room import Room
 
 Environment = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]

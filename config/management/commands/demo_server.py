@@ -15,8 +15,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.core.wsgi import get_wsgi_application
 
+from config.body_reader import Room
 from config.management.commands.serve import refuse_taken_port
-from config.room import Room
 from config.server import listening, serve
 from config.serving import Application
 from plans.management.commands import demo_data

@@ -1,21 +1,24 @@
-"""Read a request's body to its end, before it takes a thread."""
+"""Read a request's body to its end before it takes a thread, within what all bodies on a machine may hold."""
 
 import asyncio
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableSequence
 from io import BytesIO
 from typing import IO, Any, Final, Self
 
 from django.conf import settings
 
 from config.bodies import NO_ROOM, TOO_LARGE, TOO_SLOW, UNREADABLE, Refusal, announced_length, largest_body
-from config.room import Room
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 IN_MEMORY: Final = 1024 * 1024  # what is larger lies in a temporary file
 TICK: Final = 0.1  # seconds; finer, the pace of a body is not kept
+# What large bodies leave to all others: a plan query is answered also while deliveries fill the rest.
+RESERVE: Final = 16 * 1024 * 1024
+# Large bodies that are worked on at a time: parsed, one takes several times its size.
+AT_WORK: Final = 4
 
 
 class Refused(Exception):
@@ -28,6 +31,48 @@ class Refused(Exception):
 
 class HungUp(Exception):
     """The client is gone before its body was there."""
+
+
+class Room:
+    """Count what bodies hold over all processes of a server: each writes its own numbers, and reads all.
+
+    Take first, then look: two processes at the same moment may both refuse, and never both take too much.
+    """
+
+    SMALL, LARGE, WORK = range(3)
+    NUMBERS: Final = 3  # of each process
+
+    def __init__(self, numbers: MutableSequence[int], process: int) -> None:
+        self.numbers = numbers
+        self.own = process * self.NUMBERS
+
+    @classmethod
+    def of_one_process(cls) -> Self:
+        return cls([0] * cls.NUMBERS, 0)
+
+    def add(self, kind: int, size: int) -> None:
+        self.numbers[self.own + kind] += size
+
+    def total(self, kind: int) -> int:
+        return sum(self.numbers[kind :: self.NUMBERS])
+
+    def fits(self, kind: int) -> bool:
+        """Tell whether all that is held, with what was just added, is within the limit."""
+        large = self.total(self.LARGE)
+        if kind == self.LARGE:
+            return large <= settings.BODIES_MAX_BYTES - RESERVE
+        return large + self.total(self.SMALL) <= settings.BODIES_MAX_BYTES
+
+    def start_work(self) -> bool:
+        """Take one of the places for work on large bodies, if one is free."""
+        self.add(self.WORK, 1)
+        if self.total(self.WORK) <= AT_WORK:
+            return True
+        self.end_work()
+        return False
+
+    def end_work(self) -> None:
+        self.add(self.WORK, -1)
 
 
 class Pace:
@@ -147,8 +192,7 @@ def announced_by(headers: list[tuple[bytes, bytes]], *, version: str) -> int | N
         if lengths or not is_chunked or version == "1.0":
             raise Refused(UNREADABLE)
         return None
-    value = lengths[0].strip().decode("latin-1")
-    length = announced_length(value)
+    length = announced_length(lengths[0].strip().decode("latin-1"))
     if len(lengths) > 1 or length is None:
-        raise Refused(TOO_LARGE if len(lengths) == 1 and value.isascii() and value.isdigit() else UNREADABLE)
+        raise Refused(UNREADABLE)
     return length
