@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from config.account_mail import MailUnavailable
-from config.bodies import API
+from config.bodies import API, PASSWORDS_BUSY, RETRY_WHEN_BUSY
 from config.devices import new_token, set_cookie
 from config.passwords import PasswordsBusy
 from plans.models import is_storable
@@ -25,9 +25,8 @@ logger = logging.getLogger(__name__)
 
 MAX_DEPTH = 10  # of JSON: what allauth reads are objects of texts, and passkeys in a few levels
 MAX_QUERY = 8 * 1024  # characters of an address of admin: SQLite refuses a pattern of many more
-RETRY_AFTER = 30  # seconds, after a failure of the mail server
-RETRY_SOON = 5  # seconds, while too many passwords are hashed
-A_MINUTE = 60
+RETRY_MAIL = 30  # seconds, after a failure of the mail server
+RETRY_WHEN_LIMITED = 60  # seconds, where a limit does not tell
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -59,7 +58,7 @@ class AnswersMiddleware:
         if retry_after and response.status_code in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST}:
             response.status_code = HTTPStatus.TOO_MANY_REQUESTS
         if response.status_code == HTTPStatus.TOO_MANY_REQUESTS and "Retry-After" not in response:
-            response["Retry-After"] = str(retry_after or A_MINUTE)
+            response["Retry-After"] = str(retry_after or RETRY_WHEN_LIMITED)
         if is_api(request):
             return in_json(request, response)
         set_cookie(request, response)
@@ -83,10 +82,9 @@ class AnswersMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if isinstance(exception, MailUnavailable):
             text = _("The mail could not be sent. Try again soon.")
-            return try_again(request, "mail_unavailable", text, seconds=RETRY_AFTER)
+            return try_again(request, "mail_unavailable", text, seconds=RETRY_MAIL)
         if isinstance(exception, PasswordsBusy):
-            text = _("Too many people are signing in at this moment. Try again soon.")
-            return try_again(request, "passwords_busy", text, seconds=RETRY_SOON)
+            return try_again(request, "passwords_busy", _(PASSWORDS_BUSY.message), seconds=RETRY_WHEN_BUSY)
         if is_query_of_admin(request) and isinstance(
             exception, (ValueError, OverflowError, ValidationError, DataError, ProgrammingError)
         ):

@@ -12,7 +12,7 @@ WEBHOOK: Final = "/webhooks/zammad/"
 GRAPHQL: Final = frozenset({"/graphql/", "/graphql"})
 API: Final = "/_allauth/"  # below it, everything is answered in JSON
 REFUSAL: Final = "family_plans.refusal"  # where in the environment the server leaves what it decided
-RETRY_AFTER: Final = 5  # seconds: what holds the room is read or given up soon
+RETRY_WHEN_BUSY: Final = 5  # seconds: what others hold is read, hashed or given up soon
 
 
 @dataclass(frozen=True, slots=True)

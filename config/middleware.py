@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 # The header is anybody's to set: what is no id, or a text to plant in the log, is not taken.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
-RETRY_AFTER = 30  # seconds
+RETRY_WHEN_OVERLOADED = 30  # seconds
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 REQUESTS = Histogram(
@@ -128,6 +128,6 @@ class StatementMiddleware:
         else:
             # Without the request, of which a template asks the database again.
             response = HttpResponse(render_to_string("503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)
-        response["Retry-After"] = str(RETRY_AFTER)
+        response["Retry-After"] = str(RETRY_WHEN_OVERLOADED)
         response["Cache-Control"] = "no-store"
         return response

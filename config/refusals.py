@@ -12,7 +12,7 @@ from config.bodies import (
     GRAPHQL,
     PASSWORDS_BUSY,
     REFUSAL,
-    RETRY_AFTER,
+    RETRY_WHEN_BUSY,
     TOO_LARGE,
     UNREADABLE,
     WEBHOOK,
@@ -37,7 +37,7 @@ class BodyMiddleware:
         with translation.override(translation.get_language_from_request(request)):
             response = in_the_form_of(request, refusal)
         if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            response["Retry-After"] = str(RETRY_AFTER)
+            response["Retry-After"] = str(RETRY_WHEN_BUSY)
         return response
 
 
@@ -54,7 +54,7 @@ def in_the_form_of(request: HttpRequest, refusal: Refusal) -> HttpResponse:
         return refuse_unread(request, refusal.status, refusal.line)
     message = _(refusal.message)
     if refusal is PASSWORDS_BUSY:
-        return try_again(request, "passwords_busy", message, seconds=RETRY_AFTER)
+        return try_again(request, "passwords_busy", message, seconds=RETRY_WHEN_BUSY)
     if request.path_info in GRAPHQL:
         return graphql_refusal(request, refusal.status, message, refusal.code)
     return HttpResponse(f"{message}\n", status=refusal.status, content_type="text/plain; charset=utf-8")
