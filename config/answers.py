@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.db import DataError, ProgrammingError
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -28,8 +28,6 @@ MAX_QUERY = 8 * 1024  # characters of an address of admin: SQLite refuses a patt
 RETRY_MAIL = 30  # seconds, after a failure of the mail server
 RETRY_WHEN_LIMITED = 60  # seconds, where a limit does not tell
 
-GetResponse = Callable[[HttpRequest], HttpResponse]
-
 # The code and the text of a status that comes without an answer in JSON.
 ERRORS = {
     400: ("bad_request", gettext_lazy("This request cannot be read.")),
@@ -45,14 +43,10 @@ ERRORS = {
 }
 
 
-class AnswersMiddleware:
+class AnswersMiddleware(MiddlewareMixin):
     """Give every answer the form that its client speaks."""
 
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         retry_after = getattr(request, "retry_after", 0)
         # Too many wrong passwords are an error of the form to allauth.
         if retry_after and response.status_code in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST}:

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import resolve
 from django.utils import translation
+from django.utils.deprecation import MiddlewareMixin
 from prometheus_client import Histogram
 from structlog.contextvars import bound_contextvars
 
@@ -87,15 +88,12 @@ def level_of(request: HttpRequest, response: HttpResponse) -> int:
     return logging.INFO
 
 
-class ProbeMiddleware:
+class ProbeMiddleware(MiddlewareMixin):
     """Answer probes before anything looks at the host: a load balancer asks by address."""
 
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
         if request.path_info not in PROBES:
-            return self.get_response(request)
+            return None
         request.resolver_match = resolve(request.path_info)
         response: HttpResponse = request.resolver_match.func(request)
         return response

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
+from django.utils.deprecation import MiddlewareMixin
 
 from config import way_back
 from config.postgresql.statements import statements_within
@@ -64,14 +65,10 @@ PERMISSIONS = ", ".join(f"{feature}=()" for feature in NOBODY)
 HOST = re.compile(r"[A-Za-z0-9._-]+")
 
 
-class PolicyMiddleware:
+class PolicyMiddleware(MiddlewareMixin):
     """Put both policies on every answer, unless a page has a Content-Security-Policy of its own."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         response.setdefault("Permissions-Policy", PERMISSIONS)
         if not response.has_header("Content-Security-Policy"):
             response["Content-Security-Policy"] = header(policy_for(request, response))

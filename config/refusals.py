@@ -1,10 +1,10 @@
 """Answer a request whose body is not taken, in the form that its client speaks."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse
 from django.utils import translation
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext as _
 
 from config.answers import try_again
@@ -24,16 +24,13 @@ from graphql_api.views import graphql_refusal
 from zammad.views import refuse_unread
 
 
-class BodyMiddleware:
+class BodyMiddleware(MiddlewareMixin):
     """Refuse what the server did not take, and under another server what announces too much."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
         refusal: Refusal | None = request.META.get(REFUSAL) or refusal_of_announced(request)
         if refusal is None:
-            return self.get_response(request)
+            return None
         with translation.override(translation.get_language_from_request(request)):
             response = in_the_form_of(request, refusal)
         if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -21,6 +21,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDi
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.crypto import salted_hmac
+from django.utils.deprecation import MiddlewareMixin
 
 MAX_AGE = 60 * 60  # seconds
 MAX_LENGTH = 200  # of a token; ours have 43 characters
@@ -103,29 +104,28 @@ def cipher() -> Fernet:
     return Fernet(base64.urlsafe_b64encode(key))
 
 
-class WayBackMiddleware:
+class WayBackMiddleware(MiddlewareMixin):
     """Move each way to an invite out of `next` into the cookie, before anything repeats it.
 
     It stands around whatever redirects by `next` or reads it: Django's and allauth's pages, admin,
     and the invite's own page for somebody who is signed out.
     """
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
         take_over(request)
         rest, token = take_out(request.GET)
-        if token:
-            request.way_back, request.way_back_is_new = token, True  # type: ignore[attr-defined]
-            request.META["QUERY_STRING"] = rest.urlencode()
-            request.GET = rest  # type: ignore[assignment]
-            if request.method in SAFE:
-                response: HttpResponse = HttpResponseRedirect(request.get_full_path())
-                add_never_cache_headers(response)
-                keep(response, token)
-                return response
-        response = self.get_response(request)
+        if not token:
+            return None
+        request.way_back, request.way_back_is_new = token, True  # type: ignore[attr-defined]
+        request.META["QUERY_STRING"] = rest.urlencode()
+        request.GET = rest  # type: ignore[assignment]
+        if request.method not in SAFE:
+            return None
+        response = HttpResponseRedirect(request.get_full_path())
+        add_never_cache_headers(response)
+        return response
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         remember(request, response)
         return response
 
