@@ -118,8 +118,6 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
-# The development server makes an application of its own: config.wsgi is for production alone.
-WSGI_APPLICATION = None
 
 TEMPLATES_DIR = env.str("TEMPLATES_DIR", "")
 TEMPLATES = [
@@ -262,15 +260,10 @@ MESSAGES_COOKIE_NAME = f"{COOKIE_PREFIX}messages"
 WAY_BACK_COOKIE_NAME = f"{COOKIE_PREFIX}way-back"
 DEVICE_COOKIE_NAME = f"{COOKIE_PREFIX}device"
 MESSAGE_STORAGE = "config.cookies.Messages"
-CSRF_COOKIE_HTTPONLY = False  # GraphiQL reads it
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = HTTPS
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 # An invite's token stands in its path: no other site may see it in a Referer. Not
 # no-referrer: browsers then send `Origin: null` with a form, and CSRF refuses the button.
 SECURE_REFERRER_POLICY = "strict-origin"
-SECURE_CONTENT_TYPE_NOSNIFF = True
-X_FRAME_OPTIONS = "DENY"
 # Only a proxy that we trust tells whether a request came by https; without, we would redirect for ever.
 SECURE_SSL_REDIRECT = HTTPS and TRUSTED_PROXY_COUNT > 0
 # Zammad follows no redirect; a load balancer asks without TLS.
@@ -307,9 +300,7 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = DEBUG
 
-USE_TZ = True
 TIME_ZONE = "UTC"
-USE_I18N = True
 # A request chooses among them by Accept-Language; LANGUAGE_CODE is for those that want none of them.
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 LANGUAGE_CODE = env.str("LANGUAGE_CODE", "en")
