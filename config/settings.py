@@ -26,6 +26,11 @@ def off_loopback_in_clear(url: str) -> bool:
     return parts.scheme != "https" and parts.hostname not in LOOPBACK
 
 
+def secrets_in(name: str) -> list[str]:
+    """Read the secrets that a rotation lists: the present one first."""
+    return [secret for secret in env.list(name, [], subcast=str.strip) if secret]
+
+
 # --- Who we are ------------------------------------------------------------------------
 # Off unless somebody says so: the Makefile does, for development and tests.
 DEBUG = env.bool("DEBUG", False)
@@ -43,7 +48,7 @@ INVITE_URL = env.str("INVITE_URL", "")
 DEVELOPMENT_SECRET_KEY = "insecure-development-key-that-no-production-start-accepts"  # noqa: S105
 SECRET_KEY = env.str("SECRET_KEY", DEVELOPMENT_SECRET_KEY if DEBUG else "")
 # Keys of before, which are still read during a rotation.
-SECRET_KEY_FALLBACKS = [key.strip() for key in env.str("SECRET_KEY_FALLBACKS", "").split(",") if key.strip()]
+SECRET_KEY_FALLBACKS = secrets_in("SECRET_KEY_FALLBACKS")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [PUBLIC_HOST])
 if DEBUG:
     # Whoever lets a development server listen widely opens it by names that we cannot know.
@@ -57,9 +62,7 @@ ZAMMAD_URL = f"http://127.0.0.1:{SANDBOX_PORT}" if USES_SANDBOX else env.str("ZA
 ZAMMAD_API_TOKEN = env.str("ZAMMAD_API_TOKEN", "") or ("sandbox-api-token" if USES_SANDBOX else "")
 ZAMMAD_TOKEN_PREFIX = env.str("ZAMMAD_TOKEN_PREFIX", "family-plan-invite")
 # The first secret is the one to install in Zammad; the others are accepted during a rotation.
-ZAMMAD_WEBHOOK_SECRETS = [
-    secret.strip() for secret in env.str("ZAMMAD_WEBHOOK_SECRETS", "").split(",") if secret.strip()
-]
+ZAMMAD_WEBHOOK_SECRETS = secrets_in("ZAMMAD_WEBHOOK_SECRETS")
 DEMO_WEBHOOK_SECRET = "demo-webhook-secret"  # noqa: S105  # public, so for a loopback address only
 if DEBUG and HOST in LOOPBACK and not ZAMMAD_WEBHOOK_SECRETS:
     ZAMMAD_WEBHOOK_SECRETS = [DEMO_WEBHOOK_SECRET]
@@ -137,49 +140,37 @@ TEMPLATES = [
 ]
 
 # --- Data ------------------------------------------------------------------------------
-DATABASES = {
-    "default": env.dj_db_url(
-        "DATABASE_URL",
-        f"sqlite:///{BASE_DIR / 'db.sqlite3'}",
-        conn_max_age=None,
-        conn_health_checks=True,
-    )
-    or {"ENGINE": ""}
-}
-if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    if DATABASES["default"]["NAME"] != ":memory:":
+default_database = f"sqlite:///{BASE_DIR / 'db.sqlite3'}"
+database = env.dj_db_url("DATABASE_URL", default_database, conn_max_age=None, conn_health_checks=True)
+database = database or {"ENGINE": ""}
+if database["ENGINE"] == "django.db.backends.sqlite3":
+    if database["NAME"] != ":memory:":
         # sqlite:///name means beside manage.py, from wherever a command is run.
-        DATABASES["default"]["NAME"] = str(BASE_DIR / DATABASES["default"]["NAME"])
+        database["NAME"] = str(BASE_DIR / database["NAME"])
     # IMMEDIATE takes the write lock at BEGIN: what serialises atomic() where
     # select_for_update is a no-op.
-    DATABASES["default"]["OPTIONS"] = {
+    database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,  # seconds to wait for the write lock
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
-if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    DATABASES["default"]["ENGINE"] = "config.postgresql"
+if database["ENGINE"] == "django.db.backends.postgresql":
+    database["ENGINE"] = "config.postgresql"
     # What a connection asks again and again is parsed and planned once.
-    DATABASES["default"]["OPTIONS"] = {
-        "server_side_binding": True,
-        "prepare_threshold": 5,
-        **DATABASES["default"].get("OPTIONS", {}),
-    }
+    prepared = {"server_side_binding": True, "prepare_threshold": 5}
+    database["OPTIONS"] = {**prepared, **database.get("OPTIONS", {})}
+DATABASES = {"default": database}
 # What a statement of a request may take on PostgreSQL; commands and migrations take what they need.
 DATABASE_STATEMENT_SECONDS = env.float("DATABASE_STATEMENT_SECONDS", 10.0, validate=validate.Range(min=0.1))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-CACHES = {
-    "default": env.dj_cache_url(
-        "CACHE_URL",
-        # Shared between the processes of a machine, also without Redis.
-        "locmem://family-plans" if DEBUG else f"file://{BASE_DIR / '.cache'}",
-    )
-    or {"BACKEND": ""}
-}
-if CACHES["default"]["BACKEND"].endswith("RedisCache"):
+# Without Redis files, which the processes of a machine share.
+default_cache = "locmem://family-plans" if DEBUG else f"file://{BASE_DIR / '.cache'}"
+cache = env.dj_cache_url("CACHE_URL", default_cache) or {"BACKEND": ""}
+if cache["BACKEND"].endswith("RedisCache"):
     # In seconds: whoever signs in waits for it, and so does /readyz.
-    CACHES["default"].setdefault("OPTIONS", {}).update(socket_connect_timeout=2, socket_timeout=2)
+    cache.setdefault("OPTIONS", {}).update(socket_connect_timeout=2, socket_timeout=2)
+CACHES = {"default": cache}
 
 # --- Accounts --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["config.accounts.AccountBackend"]
@@ -317,14 +308,14 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         # One handler for all: a mask that one logger escapes is none.
-        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "django": {"level": "INFO"},
         # Our own line of a request says more.
         "django.request": {"filters": ["raised"]},
-        "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
-        "uvicorn": {"handlers": [], "level": "WARNING", "propagate": True},
+        "django.server": {"level": "ERROR", "propagate": True},
+        "uvicorn": {"level": "WARNING"},
         # Whoever scans the internet sends such things; they are answered 400, and no errors of ours.
         **{
-            f"django.security.{odd}": {"handlers": [], "level": "CRITICAL", "propagate": True}
+            f"django.security.{odd}": {"level": "CRITICAL"}
             for odd in ("DisallowedHost", "RequestDataTooBig", "TooManyFieldsSent")
         },
     },
