@@ -24,12 +24,7 @@ BETWEEN = "|"
 
 def device_of(request: HttpRequest, user: AbstractBaseUser) -> str | None:
     """Return the name of the device, if the request brings a token of this account."""
-    for token in _tokens(request):
-        try:
-            return str(signing.loads(token, salt=_salt(user), max_age=MAX_AGE))
-        except signing.BadSignature:
-            continue
-    return None
+    return next((device for token in _tokens(request) if (device := _device_in(token, user))), None)
 
 
 def remember_device(request: HttpRequest, user: AbstractBaseUser) -> None:
@@ -38,7 +33,7 @@ def remember_device(request: HttpRequest, user: AbstractBaseUser) -> None:
     request.device_token = signing.dumps(device, salt=_salt(user))  # type: ignore[attr-defined]
     # The one of the same account goes, so that it pushes no other out.
     request.other_device_tokens = [  # type: ignore[attr-defined]
-        token for token in _tokens(request) if not _is_of(token, user)
+        token for token in _tokens(request) if not _device_in(token, user)
     ]
 
 
@@ -70,12 +65,11 @@ def _tokens(request: HttpRequest) -> list[str]:
     return brought.split(BETWEEN)[:MAX_TOKENS] if brought else []
 
 
-def _is_of(token: str, user: AbstractBaseUser) -> bool:
+def _device_in(token: str, user: AbstractBaseUser) -> str | None:
     try:
-        signing.loads(token, salt=_salt(user), max_age=MAX_AGE)
+        return str(signing.loads(token, salt=_salt(user), max_age=MAX_AGE))
     except signing.BadSignature:
-        return False
-    return True
+        return None
 
 
 def _salt(user: AbstractBaseUser) -> str:
