@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from config.account_mail import MailUnavailable
 from config.bodies import API, PASSWORDS_BUSY, RETRY_WHEN_BUSY
-from config.devices import new_token, set_cookie
+from config.devices import new_token, remember_in_cookie
 from config.passwords import PasswordsBusy
 from plans.models import is_storable
 
@@ -55,7 +55,7 @@ class AnswersMiddleware(MiddlewareMixin):
             response["Retry-After"] = str(retry_after or RETRY_WHEN_LIMITED)
         if is_api(request):
             return in_json(request, response)
-        set_cookie(request, response)
+        remember_in_cookie(request, response)
         return response
 
     def process_view(

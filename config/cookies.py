@@ -1,4 +1,4 @@
-"""Cookies under the names that settings give them: Django's messages, and sign-ins of the version before."""
+"""Cookies: how ours are set, Django's messages, and the sign-ins of the version before."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,13 @@ from django.http import HttpRequest, HttpResponse
 from config.models import Session
 
 FORMER_SESSION_COOKIE = "sessionid"
+
+
+def set_cookie(response: HttpResponse, name: str, value: str, *, max_age: int) -> None:
+    """Set a cookie that no script reads, and that no other site sends along with a form."""
+    response.set_cookie(
+        name, value, max_age=max_age, secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Lax"
+    )
 
 
 class MessageCookie(CookieStorage):
@@ -39,14 +46,7 @@ class FormerSessionCookieMiddleware:
         request.COOKIES[settings.SESSION_COOKIE_NAME] = key
         response = self.get_response(request)
         if settings.SESSION_COOKIE_NAME not in response.cookies:
-            response.set_cookie(
-                settings.SESSION_COOKIE_NAME,
-                key,
-                max_age=request.session.get_expiry_age(),
-                secure=settings.SESSION_COOKIE_SECURE,
-                httponly=True,
-                samesite="Lax",
-            )
+            set_cookie(response, settings.SESSION_COOKIE_NAME, key, max_age=request.session.get_expiry_age())
         response.delete_cookie(FORMER_SESSION_COOKIE)
         return response
 

@@ -15,6 +15,8 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.core import signing
 from django.http import HttpRequest, HttpResponse
 
+from config.cookies import set_cookie
+
 HEADER = "X-Device-Token"
 MAX_AGE = 365 * 24 * 60 * 60  # seconds
 # People share a browser, and each has an account.
@@ -43,18 +45,12 @@ def new_token(request: HttpRequest) -> str | None:
     return token
 
 
-def set_cookie(request: HttpRequest, response: HttpResponse) -> None:
+def remember_in_cookie(request: HttpRequest, response: HttpResponse) -> None:
     """Give a browser the tokens of the accounts that signed in there last."""
     if token := new_token(request):
         others: list[Any] = getattr(request, "other_device_tokens", [])
-        response.set_cookie(
-            settings.DEVICE_COOKIE_NAME,
-            BETWEEN.join([token, *others][:MAX_TOKENS]),
-            max_age=MAX_AGE,
-            secure=settings.HTTPS,
-            httponly=True,
-            samesite="Lax",
-        )
+        tokens = BETWEEN.join([token, *others][:MAX_TOKENS])
+        set_cookie(response, settings.DEVICE_COOKIE_NAME, tokens, max_age=MAX_AGE)
 
 
 def _tokens(request: HttpRequest) -> list[str]:

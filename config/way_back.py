@@ -23,6 +23,8 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.crypto import salted_hmac
 from django.utils.deprecation import MiddlewareMixin
 
+from config.cookies import set_cookie
+
 MAX_AGE = 60 * 60  # seconds
 MAX_LENGTH = 200  # of a token; ours have 43 characters
 SAFE = frozenset({"GET", "HEAD"})
@@ -76,14 +78,8 @@ def path_of(request: HttpRequest) -> str:
 def keep(response: HttpResponse, token: str) -> None:
     if len(token) > MAX_LENGTH:
         return  # no token of ours, and more than a cookie takes
-    response.set_cookie(
-        settings.WAY_BACK_COOKIE_NAME,
-        cipher().encrypt(token.encode()).decode(),
-        max_age=MAX_AGE,
-        secure=settings.SESSION_COOKIE_SECURE,
-        httponly=True,
-        samesite="Lax",
-    )
+    sealed = cipher().encrypt(token.encode()).decode()
+    set_cookie(response, settings.WAY_BACK_COOKIE_NAME, sealed, max_age=MAX_AGE)
 
 
 def forget(response: HttpResponse) -> None:

@@ -122,7 +122,7 @@ def test_a_browser_that_the_person_signed_in_with_is_not_locked_out(client: Clie
 
 
 def test_over_https_the_cookie_is_secure(client: Client, settings: Settings) -> None:
-    settings.HTTPS = True
+    settings.SESSION_COOKIE_SECURE = True
 
     assert by_page(client).cookies["device"]["secure"] is True
 
