@@ -12,16 +12,12 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.hashers import (
-    PBKDF2PasswordHasher,
-    PBKDF2SHA1PasswordHasher,
-    ScryptPasswordHasher,
-)
+from django.contrib.auth.hashers import PBKDF2PasswordHasher, PBKDF2SHA1PasswordHasher, ScryptPasswordHasher
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
@@ -54,25 +50,19 @@ def place_to_hash() -> Iterator[None]:
         yield
         return
     ends_at = time.monotonic() + PATIENCE
-    if not _waiting.acquire(blocking=False):
-        raise PasswordsBusy
-    try:
+    with ExitStack() as held:
+        if not _waiting.acquire(blocking=False):
+            raise PasswordsBusy
+        held.callback(_waiting.release)
         if not _turns.acquire(blocking=False):
             _wait_without_connection()
             if not _turns.acquire(timeout=max(0.0, ends_at - time.monotonic())):
                 raise PasswordsBusy
-        try:
-            lock = _lock_a_file(ends_at)
-            _this_thread.has_place = True
-            try:
-                yield
-            finally:
-                _this_thread.has_place = False
-                _release(lock)
-        finally:
-            _turns.release()
-    finally:
-        _waiting.release()
+        held.callback(_turns.release)
+        held.callback(_release, _lock_a_file(ends_at))
+        _this_thread.has_place = True
+        held.callback(setattr, _this_thread, "has_place", False)
+        yield
 
 
 def _wait_without_connection() -> None:
@@ -84,7 +74,6 @@ def _lock_a_file(ends_at: float) -> int:
     """:raises PasswordsBusy:"""
     # Processes that wait look every POLL: one that has just had a place lets them go first.
     time.sleep(max(0.0, min(2 * POLL, _released_at + 2 * POLL - time.monotonic())))
-    waits = False
     while True:
         for number in range(PLACES):
             lock = _try_to_lock(lock_directory() / f"hashing-{number}")
@@ -92,9 +81,7 @@ def _lock_a_file(ends_at: float) -> int:
                 return lock
         if time.monotonic() >= ends_at:
             raise PasswordsBusy
-        if not waits:
-            _wait_without_connection()
-            waits = True
+        _wait_without_connection()
         time.sleep(POLL)
 
 
