@@ -32,35 +32,14 @@ STRICT = {
     "base-uri": "'none'",
 }
 # No page of ours uses any of these. Only names that Chromium knows: it complains of others.
-NOBODY = (
-    "accelerometer",
-    "autoplay",
-    "camera",
-    "display-capture",
-    "encrypted-media",
-    "fullscreen",
-    "geolocation",
-    "gyroscope",
-    "hid",
-    "identity-credentials-get",
-    "idle-detection",
-    "local-fonts",
-    "magnetometer",
-    "microphone",
-    "midi",
-    "otp-credentials",
-    "payment",
-    "picture-in-picture",
-    "publickey-credentials-create",
-    "publickey-credentials-get",
-    "screen-wake-lock",
-    "serial",
-    "storage-access",
-    "usb",
-    "window-management",
-    "xr-spatial-tracking",
-)
-PERMISSIONS = ", ".join(f"{feature}=()" for feature in NOBODY)
+NOBODY = """
+    accelerometer autoplay camera display-capture encrypted-media fullscreen geolocation gyroscope
+    hid identity-credentials-get idle-detection local-fonts magnetometer microphone midi
+    otp-credentials payment picture-in-picture publickey-credentials-create
+    publickey-credentials-get screen-wake-lock serial storage-access usb window-management
+    xr-spatial-tracking
+"""
+PERMISSIONS = ", ".join(f"{feature}=()" for feature in NOBODY.split())
 # What a policy can name; an address such as [::1] it cannot.
 HOST = re.compile(r"[A-Za-z0-9._-]+")
 
