@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
@@ -14,7 +14,6 @@ from config.body_reader import Body, HungUp, Receive, Refused, Room
 from config.passwords import MAY_WAIT, PATIENCE
 
 Environment = dict[str, Any]
-Headers = list[tuple[bytes, bytes]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 TURN_SECONDS: Final = 0.02  # how often a large body asks whether it is its turn
@@ -58,37 +57,24 @@ class Threads:
 
     def __init__(self, wsgi: Callable[..., Iterable[bytes]], number: int) -> None:
         self.wsgi = wsgi
-        self.waiting: SimpleQueue[tuple[Environment, asyncio.Future[Answer]]] = SimpleQueue()
+        self.waiting: SimpleQueue[tuple[Environment, Future[Answer]]] = SimpleQueue()
         for _ in range(number):
             threading.Thread(target=self.work, daemon=True).start()
 
     async def run(self, environ: Environment) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: Future[Answer] = Future()
         self.waiting.put((environ, future))
-        # Whatever becomes of the client, the body belongs to the thread until it is done.
-        return await asyncio.shield(future)
+        return await asyncio.wrap_future(future)
 
     def work(self) -> None:
         while True:
             environ, future = self.waiting.get()
-            loop = future.get_loop()
-            answer, error = None, None
-            try:
-                answer = Answer(self.wsgi, environ)
-            except BaseException as raised:  # noqa: BLE001  # it is raised where the answer is awaited
-                error = raised
-            with suppress(RuntimeError):  # the server has stopped, and nobody waits any more
-                loop.call_soon_threadsafe(settle, future, answer, error)
-            del environ, future, answer, error
-
-
-def settle(future: asyncio.Future[Answer], answer: Answer | None, error: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if error is not None:
-        future.set_exception(error)
-    elif answer is not None:
-        future.set_result(answer)
+            if future.set_running_or_notify_cancel():  # else the server stops, and nobody waits any more
+                try:
+                    future.set_result(Answer(self.wsgi, environ))
+                except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
+                    future.set_exception(error)
+            del environ, future
 
 
 class Application:
