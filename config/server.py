@@ -137,7 +137,7 @@ def uvicorn_server(application: Any, *, stop_seconds: int) -> uvicorn.Server:
         uvicorn.Config(
             application,
             http=Protocol,
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
+            loop="uvloop",
             ws="none",
             lifespan="off",
             interface="asgi3",
