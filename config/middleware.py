@@ -111,21 +111,19 @@ class StatementMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         with statements_within(settings.DATABASE_STATEMENT_SECONDS) as limit:
             response = self.get_response(request)
+        has_failed = response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+        status = HTTPStatus.SERVICE_UNAVAILABLE
         if not limit.passed:
             return response
         if request.path_info in GRAPHQL and request.method == "POST":
             # GraphQL tells errors with any status.
             message = "The service is overloaded. Try again soon."
-            response = graphql_refusal(
-                request, HTTPStatus.SERVICE_UNAVAILABLE, message, "SERVICE_UNAVAILABLE"
-            )
-        elif response.status_code != HTTPStatus.INTERNAL_SERVER_ERROR or request.path_info.startswith(
-            "/webhooks/"
-        ):
-            return response  # somebody made do without it, or it is for Zammad, which sends again
-        else:
+            response = graphql_refusal(request, status, message, "SERVICE_UNAVAILABLE")
+        elif has_failed and not request.path_info.startswith("/webhooks/"):
             # Without the request, of which a template asks the database again.
-            response = HttpResponse(render_to_string("503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)
+            response = HttpResponse(render_to_string("503.html"), status=status)
+        else:
+            return response  # somebody made do without it, or it is for Zammad, which sends again
         response["Retry-After"] = str(RETRY_WHEN_OVERLOADED)
         response["Cache-Control"] = "no-store"
         return response
