@@ -13,14 +13,6 @@ from allauth.core.internal.cryptokit import compare_user_code
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal import auth as totp
-from allauth.mfa.totp.internal.auth import (
-    SECRET_SESSION_KEY,
-    TOTP,
-    format_hotp_value,
-    generate_totp_secret,
-    hotp_value,
-    yield_hotp_counters_from_time,
-)
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -65,7 +57,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth h
             raise ValidationError(message, code="second_factor_unreadable") from None
 
 
-def validate_once(factor: TOTP, code: str) -> bool:
+def validate_once(factor: totp.TOTP, code: str) -> bool:
     """Accept a code of an authenticator app that is of now and newer than the last one accepted.
 
     Under the lock of the row: allauth remembers used codes in the cache, which forgets, and which
@@ -75,9 +67,9 @@ def validate_once(factor: TOTP, code: str) -> bool:
         row = Authenticator.objects.select_for_update().filter(pk=factor.instance.pk).first()
         if row is None:
             return False
-        secret = totp_secret(row)
-        for counter in yield_hotp_counters_from_time():
-            expected = format_hotp_value(hotp_value(secret, counter))
+        secret = SecondFactorAdapter().decrypt(row.data["secret"])
+        for counter in totp.yield_hotp_counters_from_time():
+            expected = totp.format_hotp_value(totp.hotp_value(secret, counter))
             if counter > row.data.get("last_counter", 0) and compare_user_code(
                 actual=code, expected=expected
             ):
@@ -87,20 +79,16 @@ def validate_once(factor: TOTP, code: str) -> bool:
     return False
 
 
-def totp_secret(row: Authenticator) -> str:
-    return SecondFactorAdapter().decrypt(row.data["secret"])
-
-
-TOTP.validate_code = validate_once
+totp.TOTP.validate_code = validate_once
 
 
 def secret_to_set_up(regenerate: bool = False) -> str:
     """Return the secret of an app that is being set up; a session is a row, so it is encrypted there, too."""
     session = current.request.session
-    if not regenerate and (kept := session.get(SECRET_SESSION_KEY)):
+    if not regenerate and (kept := session.get(totp.SECRET_SESSION_KEY)):
         return SecondFactorAdapter().decrypt(kept)
-    secret: str = generate_totp_secret()
-    session[SECRET_SESSION_KEY] = SecondFactorAdapter().encrypt(secret)
+    secret: str = totp.generate_totp_secret()
+    session[totp.SECRET_SESSION_KEY] = SecondFactorAdapter().encrypt(secret)
     return secret
 
 
