@@ -36,14 +36,10 @@ def masked(value: Any) -> Any:
 
 
 def _mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask a line's fields, without the request that Django hands over: the request's own line has it."""
+    event.pop("request", None)
     fields: EventDict = masked(event)
     return fields
-
-
-def _drop_requests(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Leave out what Django hands over with its records: the request's own line has it."""
-    event.pop("request", None)
-    return event
 
 
 class Raised(logging.Filter):
@@ -75,7 +71,6 @@ class LineFormatter(ProcessorFormatter):
                 structlog.stdlib.add_logger_name,
                 structlog.contextvars.merge_contextvars,
                 ExtraAdder(),
-                _drop_requests,
             ],
             processors=[
                 ProcessorFormatter.remove_processors_meta,
