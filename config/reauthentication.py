@@ -104,21 +104,17 @@ class MailedCode(AbstractCodeVerificationProcess):  # type: ignore[misc]  # alla
     def abort(self) -> None:
         self.request.session.pop(self.KEY, None)
 
-    def check(self, code: str) -> None:
-        """:raises ValidationError: a wrong code; after a few of them the right one is wrong, too."""
-        if not compare_user_code(actual=code, expected=self.code):
-            self.record_invalid_attempt()
-            raise ValidationError(_("Incorrect code."), code="incorrect_code")
-        self.abort()
-        record_authentication(self.request, self.request.user, "code", reauthenticated=True)
-
 
 def check_code(request: HttpRequest, code: str) -> None:
-    """:raises ValidationError:"""
+    """:raises ValidationError: a wrong code; after a few of them the right one is wrong, too."""
     process = MailedCode.resume(request)
     if process is None:
         raise ValidationError(_("Ask for a new code."), code="no_code")
-    process.check(code)
+    if not compare_user_code(actual=code, expected=process.code):
+        process.record_invalid_attempt()
+        raise ValidationError(_("Incorrect code."), code="incorrect_code")
+    process.abort()
+    record_authentication(request, request.user, "code", reauthenticated=True)
 
 
 class CodeForm(forms.Form):
