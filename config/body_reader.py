@@ -5,7 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableSequence
 from io import BytesIO
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final
 
 from django.conf import settings
 
@@ -45,10 +45,6 @@ class Room:
     def __init__(self, numbers: MutableSequence[int], process: int) -> None:
         self.numbers = numbers
         self.own = process * self.NUMBERS
-
-    @classmethod
-    def of_one_process(cls) -> Self:
-        return cls([0] * cls.NUMBERS, 0)
 
     def add(self, kind: int, size: int) -> None:
         self.numbers[self.own + kind] += size
@@ -108,13 +104,7 @@ class Body:
     def is_large(self) -> bool:
         return self.kind == Room.LARGE
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.drop()
-
-    def drop(self) -> None:
+    def close(self) -> None:
         """Forget what has come."""
         self.file.close()
         self.room.add(self.kind, -self.size)

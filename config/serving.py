@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
+from contextlib import closing
 from queue import SimpleQueue
 from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
@@ -89,14 +90,14 @@ class Application:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         path = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
         refusal: Refusal | None = None
-        with Body(self.room) as body:
+        with closing(Body(self.room)) as body:
             try:
                 await body.read(receive, path=path, scope=scope)
             except HungUp:
                 return
             except Refused as refused:
                 refusal = refused.refusal
-                body.drop()
+                body.close()
             environ = environment_of(scope, path, body.file, body.size)
             if refusal is not None:
                 environ[REFUSAL] = refusal

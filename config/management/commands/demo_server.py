@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,7 +118,7 @@ class Command(BaseCommand):
         self.stdout.flush()  # also into a file
         # The production server in one process, so that its edges are met in development, too.
         application = Application(
-            get_wsgi_application(), threads=settings.WEB_THREADS, room=Room.of_one_process()
+            get_wsgi_application(), threads=settings.WEB_THREADS, room=Room([0] * Room.NUMBERS, 0)
         )
         opened = listening(settings.HOST, settings.PORT)
         if not asked_to_stop.is_set():  # as when a callback ran, in which Python drops what is raised
@@ -135,10 +136,9 @@ def stop_when_gone(path: Path) -> None:
 
     def watch() -> None:
         while path.exists() and os.getppid() == parent:
-            never.wait(0.3)
+            time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    never = threading.Event()
     threading.Thread(target=watch, daemon=True).start()
 
 
