@@ -1,4 +1,4 @@
-"""The form of answers that no view decides: JSON under /_allauth/, 429 and 503 with when to come back."""
+"""The form of answers that no view decides: refused bodies, JSON under /_allauth/, when to come back."""
 
 from __future__ import annotations
 
@@ -11,15 +11,30 @@ from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.db import DataError, ProgrammingError
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
+from django.utils import translation
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from config.account_mail import MailUnavailable
-from config.bodies import API, PASSWORDS_BUSY, RETRY_WHEN_BUSY
+from config.bodies import (
+    API,
+    GRAPHQL,
+    PASSWORDS_BUSY,
+    REFUSAL,
+    RETRY_WHEN_BUSY,
+    TOO_LARGE,
+    UNREADABLE,
+    WEBHOOK,
+    Refusal,
+    announced_length,
+    largest_body,
+)
 from config.devices import new_token, remember_in_cookie
 from config.passwords import PasswordsBusy
+from graphql_api.views import graphql_refusal
 from plans.models import is_storable
+from zammad.views import refuse_unread
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +100,39 @@ class AnswersMiddleware(MiddlewareMixin):
             logger.warning("A query of admin cannot be answered: %s", type(exception).__name__)
             return render(request, "400.html", status=HTTPStatus.BAD_REQUEST)
         return None
+
+
+class BodyMiddleware(MiddlewareMixin):
+    """Refuse what the server did not take, and under another server what announces too much."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        refusal: Refusal | None = request.META.get(REFUSAL) or refusal_of_announced(request)
+        if refusal is None:
+            return None
+        with translation.override(translation.get_language_from_request(request)):
+            response = in_the_form_of(request, refusal)
+        if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            response["Retry-After"] = str(RETRY_WHEN_BUSY)
+        return response
+
+
+def refusal_of_announced(request: HttpRequest) -> Refusal | None:
+    length = announced_length(request.META.get("CONTENT_LENGTH") or "0")
+    if length is None:
+        return UNREADABLE
+    return TOO_LARGE if length > largest_body(request.path_info) else None
+
+
+def in_the_form_of(request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    """Answer a refusal as the clients of a path expect their answers."""
+    if request.path_info == WEBHOOK:
+        return refuse_unread(request, refusal.status, refusal.line)
+    message = _(refusal.message)
+    if refusal is PASSWORDS_BUSY:
+        return try_again(request, "passwords_busy", message, seconds=RETRY_WHEN_BUSY)
+    if request.path_info in GRAPHQL:
+        return graphql_refusal(request, refusal.status, message, refusal.code)
+    return HttpResponse(f"{message}\n", status=refusal.status, content_type="text/plain; charset=utf-8")
 
 
 def is_api(request: HttpRequest) -> bool:

@@ -106,7 +106,7 @@ MIDDLEWARE = [
     "config.middleware.StatementMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "config.refusals.BodyMiddleware",
+    "config.answers.BodyMiddleware",
     "config.middleware.ProbeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.cookies.FormerSessionCookieMiddleware",

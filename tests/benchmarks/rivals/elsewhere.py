@@ -5,4 +5,4 @@ from config.settings import INSTALLED_APPS, MIDDLEWARE
 
 INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in {"graphql_api", "strawberry_django"}]
 # It refuses in the shape of our GraphQL answers.
-MIDDLEWARE = [name for name in MIDDLEWARE if name != "config.refusals.BodyMiddleware"]
+MIDDLEWARE = [name for name in MIDDLEWARE if name != "config.answers.BodyMiddleware"]
