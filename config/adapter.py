@@ -30,7 +30,7 @@ from plans.models import display_name
 from zammad.addresses import validated_address
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no types
+class AccountAdapter(DefaultAccountAdapter):
     """Keep addresses out of user names, guesses out of accounts, and the host of a request out of mails."""
 
     wrong_passwords: WrongPasswords | None = None
@@ -53,10 +53,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
 
     def is_safe_url(self, url: str) -> bool:
         try:
-            safe: bool = super().is_safe_url(url)
+            return super().is_safe_url(url)
         except ValueError:  # it is no URL, such as http://[
             return False
-        return safe
 
     # --- Passwords: wrong ones count once they are known as wrong -----------------------------------
 
@@ -122,8 +121,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
 
     def reauthenticate(self, user: AbstractBaseUser, password: str) -> bool:
         self.wrong_passwords = WrongPasswords.of_signed_in(user)
-        right: bool = super().reauthenticate(user, password)
-        return right
+        return super().reauthenticate(user, password)
 
     # --- Mails --------------------------------------------------------------------------------------
 
@@ -136,8 +134,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
     ) -> EmailMessage:
         """Write a mail in which nothing is a link but ours: people choose names, addresses and browsers."""
         harmless = {name: _without_links(name, value) for name, value in context.items()}
-        message: EmailMessage = super().render_mail(template_prefix, email, harmless, headers)
-        return message
+        return super().render_mail(template_prefix, email, harmless, headers)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """:raises MailUnavailable: for a signed-in person, who is told."""

@@ -58,14 +58,13 @@ def set_first_password(request: HttpRequest) -> HttpResponseBase:
         if request.method == "POST":
             return redirect("account_set_password")
         raise ReauthenticationRequired
-    response: HttpResponseBase = password_set(request)
-    return response
+    return password_set(request)
 
 
 # --- A mailed code, for people without password and second factor ----------------------------------
 
 
-class MailedCode(AbstractCodeVerificationProcess):  # type: ignore[misc]  # allauth has no types
+class MailedCode(AbstractCodeVerificationProcess):
     """A code that was mailed to the signed-in person."""
 
     KEY = "reauthentication_code"
@@ -89,8 +88,7 @@ class MailedCode(AbstractCodeVerificationProcess):  # type: ignore[misc]  # alla
     @classmethod
     def resume(cls, request: HttpRequest) -> MailedCode | None:
         state = request.session.get(cls.KEY)
-        process: MailedCode | None = cls(request, state).abort_if_invalid() if state else None
-        return process
+        return cls(request, state).abort_if_invalid() if state else None
 
     def send(self) -> None:
         adapter = get_adapter()
@@ -131,7 +129,7 @@ class CodeForm(forms.Form):
 
 
 @method_decorator(login_required, name="dispatch")
-class ReauthenticateByCodeView(BaseReauthenticateView):  # type: ignore[misc]
+class ReauthenticateByCodeView(BaseReauthenticateView):
     """Mail a code when asked to, and take it."""
 
     form_class = CodeForm
@@ -148,27 +146,21 @@ class ReauthenticateByCodeView(BaseReauthenticateView):  # type: ignore[misc]
         if "send" in request.POST:
             MailedCode.start(request)
             return HttpResponseRedirect(self.passthrough_next_url(request.path))
-        response: HttpResponse = super().post(request, *args, **kwargs)
-        return response
+        return super().post(request, *args, **kwargs)
 
 
-class CodeInput(inputs.Input):  # type: ignore[misc]
+class CodeInput(inputs.Input):
     code = inputs.CharField(required=False)
 
 
-class ReauthenticateByCodeAPIView(AuthenticatedAPIView):  # type: ignore[misc]
+class ReauthenticateByCodeAPIView(AuthenticatedAPIView):
     """Mail a code for a body without one, and take it in a body with it."""
 
     input_class = CodeInput
 
     def handle(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        refused: HttpResponseBase | None = ratelimit.consume_or_429(
-            request, action="reauthenticate", user=request.user
-        )
-        if refused is not None:
-            return refused
-        response: HttpResponseBase = super().handle(request, *args, **kwargs)
-        return response
+        refused = ratelimit.consume_or_429(request, action="reauthenticate", user=request.user)
+        return refused or super().handle(request, *args, **kwargs)
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         code = self.input.cleaned_data["code"]

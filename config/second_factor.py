@@ -41,7 +41,7 @@ def cipher() -> MultiFernet:
     return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])
 
 
-class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth has no types
+class SecondFactorAdapter(DefaultMFAAdapter):
     """Keep secrets encrypted at rest."""
 
     def encrypt(self, text: str) -> str:

@@ -96,7 +96,7 @@ def sessions_page(request: HttpRequest) -> HttpResponse:
     return render(request, "account/sessions.html", {"rows": rows})
 
 
-class SessionsInput(inputs.Input):  # type: ignore[misc]  # allauth has no types
+class SessionsInput(inputs.Input):
     sessions = inputs.Field()
 
     def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
@@ -111,7 +111,7 @@ class SessionsInput(inputs.Input):  # type: ignore[misc]  # allauth has no types
         return [known[number] for number in numbers]
 
 
-class SessionsAPIView(AuthenticatedAPIView):  # type: ignore[misc]
+class SessionsAPIView(AuthenticatedAPIView):
     """allauth's GET and DELETE of auth/sessions, but for the network address, which we do not keep."""
 
     input_class = {"DELETE": SessionsInput}  # noqa: RUF012  # allauth's own spelling
