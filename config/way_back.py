@@ -82,10 +82,6 @@ def keep(response: HttpResponse, token: str) -> None:
     set_cookie(response, settings.WAY_BACK_COOKIE_NAME, sealed, max_age=MAX_AGE)
 
 
-def forget(response: HttpResponse) -> None:
-    response.delete_cookie(settings.WAY_BACK_COOKIE_NAME, samesite="Lax")
-
-
 def unsealed(cookie: str) -> str:
     """Return the token in a cookie; empty when it is forged, too old, or of an earlier SECRET_KEY."""
     try:
@@ -168,7 +164,7 @@ def remember(request: HttpRequest, response: HttpResponse) -> None:
         if may_come_back(request, response):
             token = here
         elif not token and came_for == here and response.status_code in IT_IS_OVER:
-            forget(response)
+            response.delete_cookie(settings.WAY_BACK_COOKIE_NAME, samesite="Lax")
     elif not token and getattr(request, "way_back_is_new", False):
         token = came_for
     if token:
