@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from argparse import ArgumentParser
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -70,16 +70,13 @@ class Command(BaseCommand):
             raise CommandError("This is for development: with DEBUG=false, use `make serve`.")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, interrupt)
-        with ExitStack() as stack:
+        with ExitStack() as stack, suppress(KeyboardInterrupt):
             stack.callback(self.stdout.write, "Stopped.")
-            try:
-                if while_exists:
-                    while_exists.write_text(f"{os.getpid()}\n")
-                    stack.callback(while_exists.unlink, missing_ok=True)
-                    stop_when_gone(while_exists)
-                self.start(stack)
-            except KeyboardInterrupt:
-                pass
+            if while_exists:
+                while_exists.write_text(f"{os.getpid()}\n")
+                stack.callback(while_exists.unlink, missing_ok=True)
+                stop_when_gone(while_exists)
+            self.start(stack)
 
     def start(self, stack: ExitStack) -> None:
         listens_widely = settings.HOST not in settings.LOOPBACK
@@ -109,9 +106,8 @@ class Command(BaseCommand):
                     count_after=COUNTED_AFTER,
                 )
             )
-        zammad = f"{settings.ZAMMAD_URL}/" + (
-            "    a stand-in for Zammad" if settings.USES_SANDBOX else "    Zammad"
-        )
+        is_what = "a stand-in for Zammad" if settings.USES_SANDBOX else "Zammad"
+        zammad = f"{settings.ZAMMAD_URL}/    {is_what}"
         self.stdout.write(
             BANNER.format(url=url, zammad=zammad, accounts="" if listens_widely else ACCOUNTS.format(url=url))
         )
