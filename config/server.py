@@ -132,27 +132,6 @@ def refusal_of_the_unreadable(path: str, message: str) -> tuple[str, bytes]:
     return "text/plain; charset=utf-8", message.encode()
 
 
-def uvicorn_server(application: Any, *, stop_seconds: int) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            application,
-            http=Protocol,
-            loop="uvloop",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,  # the application's own line says more
-            proxy_headers=False,  # Django and allauth read them, TRUSTED_PROXY_COUNT of them
-            server_header=False,
-            backlog=BACKLOG,
-            limit_concurrency=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=stop_seconds,
-        )
-    )
-
-
 def listening(host: str, port: int) -> socket.socket:
     """Open the socket from which all workers accept connections."""
     opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -179,7 +158,23 @@ def serve(application: Application, opened: socket.socket, *, stop_seconds: int)
 
     Uvicorn raises the signal again at its end: with its own action that would cut off what is written last.
     """
-    server = uvicorn_server(application, stop_seconds=stop_seconds)
+    config = uvicorn.Config(
+        application,
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,  # the application's own line says more
+        proxy_headers=False,  # Django and allauth read them, TRUSTED_PROXY_COUNT of them
+        server_header=False,
+        backlog=BACKLOG,
+        limit_concurrency=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=stop_seconds,
+    )
+    server = uvicorn.Server(config)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
