@@ -118,7 +118,24 @@ class WayBackMiddleware(MiddlewareMixin):
         return response
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        remember(request, response)
+        """Keep the way back while an invite is open to somebody who signs in, and no longer."""
+        came_for = token_of(request)
+        token = ""
+        if location := response.get("Location", ""):
+            parts = urlsplit(location)
+            rest, token = take_out(QueryDict(parts.query))
+            if token:
+                response["Location"] = urlunsplit(parts._replace(query=rest.urlencode(safe="/")))
+        if is_invite_page(request):
+            here: str = request.resolver_match.kwargs["token"]  # type: ignore[union-attr]
+            if may_come_back(request, response):
+                token = here
+            elif not token and came_for == here and response.status_code in IT_IS_OVER:
+                response.delete_cookie(settings.WAY_BACK_COOKIE_NAME, samesite="Lax")
+        elif not token and getattr(request, "way_back_is_new", False):
+            token = came_for
+        if token:
+            keep(response, token)
         return response
 
     def process_view(
@@ -148,27 +165,6 @@ def take_over(request: HttpRequest) -> None:
     if token_in(referer := request.META.get("HTTP_REFERER", "")):
         # Our pages tell browsers to send the origin alone, which is all that Django needs.
         request.META["HTTP_REFERER"] = urljoin(referer, "/")
-
-
-def remember(request: HttpRequest, response: HttpResponse) -> None:
-    """Keep the way back while an invite is open to somebody who signs in, and no longer."""
-    came_for = token_of(request)
-    token = ""
-    if location := response.get("Location", ""):
-        parts = urlsplit(location)
-        rest, token = take_out(QueryDict(parts.query))
-        if token:
-            response["Location"] = urlunsplit(parts._replace(query=rest.urlencode(safe="/")))
-    if is_invite_page(request):
-        here: str = request.resolver_match.kwargs["token"]  # type: ignore[union-attr]
-        if may_come_back(request, response):
-            token = here
-        elif not token and came_for == here and response.status_code in IT_IS_OVER:
-            response.delete_cookie(settings.WAY_BACK_COOKIE_NAME, samesite="Lax")
-    elif not token and getattr(request, "way_back_is_new", False):
-        token = came_for
-    if token:
-        keep(response, token)
 
 
 def may_come_back(request: HttpRequest, response: HttpResponse) -> bool:
