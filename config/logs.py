@@ -42,13 +42,6 @@ def _mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return fields
 
 
-class Raised(logging.Filter):
-    """Let through what was raised: any other answer stands in the request's own line, with its status."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.exc_info is not None
-
-
 class LineFormatter(ProcessorFormatter):
     """Write a record as one line, with the ids of the request and the delivery it belongs to.
 

@@ -303,13 +303,15 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "config.logs.LineFormatter", "as_json": not DEBUG}},
-    "filters": {"raised": {"()": "config.logs.Raised"}},
+    "filters": {
+        "raised": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: bool(record.exc_info)}
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         # One handler for all: a mask that one logger escapes is none.
         "django": {"level": "INFO"},
-        # Our own line of a request says more.
+        # Only what was raised: any other answer stands in the request's own line, with its status.
         "django.request": {"filters": ["raised"]},
         "django.server": {"level": "ERROR", "propagate": True},
         "uvicorn": {"level": "WARNING"},
