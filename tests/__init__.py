@@ -1,1 +1,1 @@
-"""What is promised, and held by pytest: one module per promise."""
+"""The tests: one module for each promise of the service."""

@@ -1,4 +1,4 @@
-"""The admin as a person of staff meets it: addresses, and what stands on a page."""
+"""Admin pages as staff see them: their addresses, and what is on a page."""
 
 import html
 import re
@@ -48,13 +48,13 @@ def told(response: Any) -> list[str]:
 
 
 def text_of(response: Any) -> str:
-    """Return what a person reads on the page."""
+    """Return the text that a person reads on the page."""
     main = response.content.decode().partition('<main id="content-start"')[2]
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
 
 def row_of(response: Any, name: str) -> str:
-    """Return the cells of the row that holds a text."""
+    """Return the cells of the row that contains a text."""
     rows = re.findall(r"<tr.*?</tr>", response.content.decode(), re.DOTALL)
     [row] = [row for row in rows if name in row]
     return " | ".join(

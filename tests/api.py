@@ -1,4 +1,4 @@
-"""A client of the GraphQL API over HTTP: one call asks as a person, or as nobody."""
+"""A client of the GraphQL API over HTTP: each call runs as one person, or anonymously."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def post(client: Client, query: str, variables: object = None, **headers: str) -
 
 
 def answer(viewer: User | None, query: str, **variables: object) -> dict[str, Any]:
-    """Run an operation, and return all of the answer's body."""
+    """Run an operation, and return the whole body of the response."""
     response = post(client_of(viewer), query, variables)
     assert response.status_code == 200, response.content
     body: dict[str, Any] = response.json()
@@ -39,7 +39,7 @@ def answer(viewer: User | None, query: str, **variables: object) -> dict[str, An
 
 
 def ask(viewer: User | None, query: str, **variables: object) -> Any:
-    """Run an operation of one field, and return what it answers; an error fails the test."""
+    """Run an operation with one field, and return its value; an error fails the test."""
     body = answer(viewer, query, **variables)
     assert "errors" not in body, body["errors"]
     [(_, found)] = body["data"].items()
@@ -47,7 +47,7 @@ def ask(viewer: User | None, query: str, **variables: object) -> Any:
 
 
 def codes_by_mutation() -> dict[str, list[str]]:
-    """List the codes that the description of each mutation names."""
+    """List the codes that each mutation's description names."""
     assert schema._schema.mutation_type
     return {
         name: re.findall(r"`([A-Z_]+)`", (field.description or "").split("**Refused with:**")[1])
@@ -56,9 +56,9 @@ def codes_by_mutation() -> dict[str, list[str]]:
 
 
 def refusal_of(viewer: User | None, query: str, **variables: object) -> dict[str, Any]:
-    """Run a mutation that is refused, and return the one message of its OperationInfo.
+    """Run a mutation that is refused, and return the only message of its OperationInfo.
 
-    Its code is among those that the mutation's description names.
+    Its code is among those in the mutation's description.
     """
     body = answer(viewer, query, **variables)
     assert "errors" not in body, body["errors"]
@@ -71,7 +71,7 @@ def refusal_of(viewer: User | None, query: str, **variables: object) -> dict[str
 
 
 def node_id(row: Model, type_name: str = "") -> str:
-    """Return the node id of a row, or of the row that has its key in another type."""
+    """Return the node ID of a row, or of the row of another type with the same key."""
     return to_base64(f"{type_name or type(row).__name__}:{row.pk}")
 
 

@@ -15,12 +15,12 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.factories import PASSWORD
 
 PATIENCE = 20.0  # seconds
-# Chromium talks to loopback only, whatever a page asks for.
+# Chromium talks to loopback only, whatever a page requests.
 LOOPBACK_ONLY = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 
 
 class Visitor:
-    """Somebody at a screen of a certain width, who reads and clicks."""
+    """A person at a screen of a certain width, who reads and clicks."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
@@ -34,14 +34,14 @@ class Visitor:
         self.click("Sign In")
 
     def fill(self, **fields: str) -> None:
-        """Type into fields, by name, in place of what they hold."""
+        """Type into fields, by name, replacing what is in them."""
         for name, value in fields.items():
             field = self.driver.find_element(By.NAME, name)
             field.clear()
             field.send_keys(value)
 
     def click(self, words: str) -> None:
-        """Click what is called so, and wait for the page that follows."""
+        """Click the link or button with this text, and wait for the page that follows."""
         called = f"normalize-space()='{words}' or @type='submit' and @value='{words}'"
         element = self.driver.find_element(
             By.XPATH, f"//main//*[self::button or self::a or self::input][{called}]"
@@ -56,7 +56,7 @@ class Visitor:
         )
 
     def find(self, selector: str, *, words: str = "") -> WebElement:
-        """Wait for what a script of the page shows, with these words in it."""
+        """Wait for an element that a script of the page shows, with these words in it."""
 
         def shown(driver: webdriver.Chrome) -> WebElement | None:
             elements = driver.find_elements(By.CSS_SELECTOR, selector)
@@ -86,7 +86,7 @@ class Visitor:
         )
 
     def log(self, kind: str) -> list[dict[str, Any]]:
-        """Return what Chromium noted since the last time on the console ("browser") or of the network
+        """Return what Chromium has logged since the last call, of its console ("browser") or the network
         ("performance").
         """
         entries: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
@@ -97,7 +97,7 @@ class Visitor:
         return [entry["message"] for entry in self.log("browser")]
 
     def reaches(self, element: WebElement) -> bool:
-        """Tell whether nothing needs to be scrolled sideways to see something whole."""
+        """Return whether everything is visible without scrolling sideways."""
         script = "return arguments[0].getBoundingClientRect().right <= innerWidth"
         return bool(self.driver.execute_script(script, element))
 
@@ -110,7 +110,7 @@ class Visitor:
 def visit(
     *, width: int, height: int, hosts: str = LOOPBACK_ONLY, insecure: bool = False
 ) -> Iterator[Visitor]:
-    """Start a browser whose screen has so many CSS pixels, with what Chromium calls host resolver rules."""
+    """Start a browser whose screen has this many CSS pixels, with Chromium's host resolver rules."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for argument in (

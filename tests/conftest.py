@@ -1,4 +1,4 @@
-"""The fixtures of tests, and what they need of the machine they run on."""
+"""The fixtures of tests, and what they need from the machine."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ pytest.register_assert_rewrite("tests.refusals")  # before a test imports it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason; CI forbids such skips."""
+    """Skip tests that this machine cannot run, with the reason; CI forbids such skips."""
     lacks = {
         "postgresql": ("" if connection.vendor == "postgresql" else "TEST_DATABASE_URL names no PostgreSQL"),
         "browser": (
@@ -51,15 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_attempts_counted() -> None:
-    """Forget the log-in attempts that earlier tests made."""
+    """Forget the log-in attempts of earlier tests."""
     cache.clear()
 
 
 @pytest.fixture(autouse=True)
 def refusals(monkeypatch: pytest.MonkeyPatch) -> Refusals:
-    """Count refusals for this test alone, and write them when it says so.
+    """Count refusals for this test alone, and write them when the test says so.
 
-    The thread that does it otherwise has a connection of its own, which no transaction of a test reaches.
+    The usual thread has a connection of its own, which no transaction of a test reaches.
     """
     monkeypatch.setattr(Refusals, "_start_writer", lambda _self: None)
     counted = Refusals()
@@ -68,7 +68,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> Refusals:
 
 
 class AtOnce(Executor):
-    """Do in the request what else is done after it."""
+    """Do within the request what is usually done after the response."""
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -78,7 +78,7 @@ class AtOnce(Executor):
 
 @pytest.fixture(autouse=True)
 def _mails_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send mails about accounts before the answer, so that a test can read them."""
+    """Send mails about accounts before the response, so that a test can read them."""
     monkeypatch.setattr(account_mail, "_postbox", AtOnce())
 
 
@@ -102,7 +102,7 @@ def carol(db: None) -> User:
 
 @pytest.fixture
 def support(db: None) -> User:
-    """A person of staff with the rights of the group Support."""
+    """A member of staff with the rights of the group Support."""
     user = UserFactory(email="support@example.com", is_staff=True)
     user.groups.add(Group.objects.get(name="Support"))
     return user
@@ -115,13 +115,13 @@ def superuser(db: None) -> User:
 
 @pytest.fixture
 def clerk(db: None) -> User:
-    """A person of staff without any right."""
+    """A member of staff without any right."""
     return UserFactory(email="clerk@example.com", is_staff=True)
 
 
 @pytest.fixture
 def plan(alice: User, bob: User) -> FamilyPlan:
-    """Alice's plan, with Bob on it."""
+    """Alice's plan, with Bob in it."""
     plan: FamilyPlan = OwnerFactory(user=alice, family_plan__name="The Archers").family_plan
     MembershipFactory(user=bob, family_plan=plan)
     InviteFactory(family_plan=plan, created_by=alice, user=bob)
@@ -133,7 +133,7 @@ def plan(alice: User, bob: User) -> FamilyPlan:
 
 @pytest.fixture
 def sandbox(settings: Settings) -> Iterator[Sandbox]:
-    """Run a Zammad whose retries wait milliseconds, and point the project at it."""
+    """Run a Zammad whose retries wait milliseconds, and point the project to it."""
     with Sandbox(retry_factor=0.001) as sandbox:
         settings.ZAMMAD_URL = sandbox.url
         settings.ZAMMAD_API_TOKEN = sandbox.token

@@ -1,4 +1,4 @@
-"""Deliveries as Zammad sends them: signed without our own code, and applied past the endpoint."""
+"""Deliveries as Zammad sends them: signed without our own code, and applied without the endpoint."""
 
 import hashlib
 import hmac

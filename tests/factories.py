@@ -1,4 +1,4 @@
-"""Test data: one call makes a thing with everything it needs."""
+"""Test data: each call makes an object with everything it needs."""
 
 from __future__ import annotations
 

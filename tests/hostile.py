@@ -1,16 +1,16 @@
-"""Documents that were made to take long, each within the limit of bytes: for a test, and for a benchmark."""
+"""Documents made to take long, each within the limit of bytes: for a test and a benchmark."""
 
 from __future__ import annotations
 
 
 def chain(count: int, spreads: str, last: str, *, on: str = "Query") -> str:
-    """Write fragments of which each spreads the next, as `spreads` writes it with {next}."""
+    """Write fragments, each of which spreads the next, as `spreads` writes it with {next}."""
     links = (f"fragment F{n} on {on} {{ {spreads.replace('{next}', f'...F{n + 1}')} }}" for n in range(count))
     return " ".join([*links, f"fragment F{count} on {on} {{ {last} }}"])
 
 
 def many(text: str, count: int) -> str:
-    """Write a text so many times, with another number each time where it says {n}."""
+    """Write a text this many times, with another number for {n} each time."""
     return " ".join(text.replace("{n}", str(n)) for n in range(count))
 
 
@@ -40,7 +40,7 @@ HOSTILE = {
     + ") { edges { cursor } } }",
     "unknown ones": "{ " + many("...G{n}", 400) + " }",
     "unused ones": "{ __typename } " + many("fragment F{n} on Query { viewer { id } }", 90),
-    # One name at one place
+    # One name in one place
     "a name": "{" + " __typename" * 990 + " }",
     "a name with fields": "{ " + "viewer { id } " * 240 + "}",
     "a name in inline fragments": "{ " + "... on Query { viewer { id } } " * 120 + "}",
@@ -53,7 +53,7 @@ HOSTILE = {
     + "members { "
     + "user { id } " * 20
     + "} } } }",
-    # What the rules of validation say much about
+    # Much work for the validation rules
     "unknown fields": "{ " + many("plam{n}", 900) + " }",
     "unknown types": many("fragment F{n} on FamilyPlam{n} { id }", 130),
     "unknown arguments": "{ plans(" + many("firts{n}: 1", 300) + ") { edges { cursor } } }",
@@ -65,7 +65,7 @@ HOSTILE = {
     "unused variables": "query (" + many("$x{n}: Int", 240) + ") { __typename }",
     "errors behind many lines": "{" + "\n" * 49_000 + many("plam{n}", 180) + " }",
     "errors behind as many lines as may be": "{" + "\n" * 4_990 + many("plam{n}", 180) + " }",
-    # What is long or deep
+    # Long or deep documents
     "a list in a list": "{ plans(filters: " + "[" * 180 + "]" * 180 + ") { edges { cursor } } }",
     "a long list": "{ plans(filters: [" + "1 " * 900 + "]) { edges { cursor } } }",
     "brackets that never close": "{ plans(filters: " + "[" * 990,
@@ -83,7 +83,7 @@ HOSTILE = {
     "a number of 100 KB": "{ plans(first: " + "9" * 99_000 + ") { edges { cursor } } }",
     "a fraction of 100 KB": "{ plans(first: 1." + "9" * 99_000 + ") { edges { cursor } } }",
     "commas": "{ __typename }" + "," * 99_000,
-    # What is written briefly and answered at length
+    # Short documents with long responses
     "a plan fifteen times": 'query ($id: ID = "RmFtaWx5UGxhbjox") { '
     + many("p{n}: plan(id: $id) { ...P }", 15)
     + " } fragment P on FamilyPlan { "

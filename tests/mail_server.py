@@ -1,4 +1,4 @@
-"""A mail server on loopback: it takes mails over real SMTP, or misbehaves in one way."""
+"""A mail server on loopback: it accepts mails over real SMTP, or misbehaves in one way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Fault(enum.Enum):
 
 
 class MailServer:
-    """Keep what was taken in `mails`; refuse recipients in `unknown`, and quote whom."""
+    """Keep accepted mails in `mails`; refuse recipients in `unknown`, and quote them."""
 
     def __init__(self, *, fault: Fault | None = None, unknown: Collection[str] = ()) -> None:
         self.fault = fault

@@ -1,7 +1,7 @@
-"""The production server on a database of its own, with a Zammad of its own, and what tests do with it.
+"""The production server with a database and a Zammad of its own, and what tests do with it.
 
-The fixtures here are for every test: tests/conftest.py imports them. Tests that share a server
-are one group of xdist (`--dist loadgroup`), so that it is started once.
+Every test can use the fixtures here: tests/conftest.py imports them. Tests that share a server
+are one group of xdist (`--dist loadgroup`), so that it starts once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from zammad.sandbox import Call, Sandbox
 
 OK = "OK"
 
-# What each mutation answers, as far as a test follows it up.
+# The fields of each mutation that tests need.
 ANSWERS = {
     "createPlan": "CreatedPlan { plan { id } }",
     "createInvite": "CreatedInvite { token invite { id mailStatus } }",
@@ -62,7 +62,7 @@ ANSWERS = {
 
 @contextmanager
 def orm_on(database_url: str) -> Iterator[None]:
-    """Let the ORM of this thread work on another database."""
+    """Let the ORM of this thread use another database."""
     with mock.patch.dict(os.environ, {"DATABASE_URL": database_url}):
         settings: Any = Env().dj_db_url("DATABASE_URL")
     if settings["ENGINE"].endswith("sqlite3"):
@@ -81,16 +81,16 @@ def orm_on(database_url: str) -> Iterator[None]:
 
 
 class ProductionServer(Server):
-    """A server with what tests do with it: people, operations, deliveries."""
+    """A server with helpers for tests: people, operations, deliveries."""
 
     @contextmanager
     def database(self) -> Iterator[None]:
-        """Let the ORM of this thread work on the server's database, with the server's key."""
+        """Let the ORM of this thread use the server's database, with the server's key."""
         with orm_on(self.database_url), override_settings(SECRET_KEY=self.environment["SECRET_KEY"]):
             yield
 
     def make_account(self, email: str, password: str, **fields: object) -> User:
-        """Make a person who can sign in with a password here: the tests' own hash is weaker."""
+        """Create a person who can sign in with a password here: the tests' own hash is weaker."""
         hashed = PBKDF2PasswordHasher().encode(password, secrets.token_hex(11))
         person: User = UserFactory(email=email, **fields)
         User.objects.filter(pk=person.pk).update(password=hashed)
@@ -108,9 +108,9 @@ class ProductionServer(Server):
         return self.request("POST", "/graphql/", body, {"Content-Type": JSON, "X-Session-Token": session})
 
     def mutate(self, session: str, name: str, /, **values: object) -> tuple[str, dict[str, Any]]:
-        """Run a mutation, and return OK or the code of its refusal, with what it answered.
+        """Run a mutation, and return OK or the code of its refusal, with its result.
 
-        Everything but a typed answer with status 200 fails the test.
+        Anything but a typed response with status 200 fails the test.
         """
         query = (
             f"mutation($input: {name[0].upper()}{name[1:]}Input!) {{ answer: {name}(input: $input) "
@@ -124,7 +124,7 @@ class ProductionServer(Server):
         return (answer["messages"][0]["code"] if "messages" in answer else OK), answer
 
     def deliver(self, zammad_id: int, updated_at: datetime, **customer: object) -> Answer:
-        """Send a signed webhook about one customer, of whom each version tells something new."""
+        """Send a signed webhook about one customer, each version with something new."""
         version = updated_at.isoformat()
         data = {"id": zammad_id, "email": "", "login": version, "updated_at": version, **customer}
         body = json.dumps({"ticket": {"customer": data}, "article": {}}).encode()
@@ -138,7 +138,7 @@ class ProductionServer(Server):
         return self.request("POST", "/webhooks/zammad/", body, headers)
 
     def complaints(self) -> list[str]:
-        """List the lines of the log that tell of an unforeseen failure."""
+        """List the log lines about unexpected failures."""
         bad = (
             "Traceback",
             '"level": "error"',
@@ -159,7 +159,7 @@ def running_server(
     command: str = "serve",
     **more: str,
 ) -> Iterator[ProductionServer]:
-    """Serve on a database of the test's own."""
+    """Serve with a database of the test's own."""
     if kind == "postgresql":
         # Each thread holds a connection, and several servers share PostgreSQL's usual hundred.
         more = {"WEB_THREADS": "8", **more}
@@ -174,9 +174,9 @@ def running_server(
 
 @contextmanager
 def production_server(kind: str, directory: Path, **options: str) -> Iterator[ProductionServer]:
-    """Serve on a database of the test's own, which the ORM of this thread works on, too.
+    """Serve with a database of the test's own, which the ORM of this thread uses, too.
 
-    For one test only: whatever runs beside would find itself on that database.
+    For one test only: concurrent code would find itself on that database.
     """
     with running_server(kind, directory, **options) as server, server.database():
         yield server
@@ -193,7 +193,7 @@ KINDS = [
 
 
 class WithholdingSandbox(Sandbox):
-    """A Zammad that can do what it is asked for and then keep its answer to itself."""
+    """A Zammad that can do what it is asked for and then withhold its response."""
 
     withholds = False
 
@@ -225,14 +225,14 @@ def _production(
 
 @pytest.fixture
 def server_databases(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Let a test work on the databases of servers, once the tests' own has been set up."""
+    """Let a test use the databases of servers, once the tests' own has been set up."""
     with django_db_blocker.unblock():
         yield
 
 
 @pytest.fixture
 def production(_production: Production, server_databases: None) -> Iterator[Production]:
-    """Share a running server, empty at first; whatever a test does to it, its log complains of nothing."""
+    """Share a running server, empty at first; whatever a test does, its log reports no failure."""
     before = len(_production.server.complaints())
     with _production.server.database():
         empty_database()
@@ -243,7 +243,7 @@ def production(_production: Production, server_databases: None) -> Iterator[Prod
 
 
 def empty_database() -> None:
-    # In this order, for a seat protects its person.
+    # In this order, because a seat protects its person.
     models: list[type[Model]] = [
         FamilyPlanInvite,
         Membership,
@@ -262,7 +262,7 @@ def empty_database() -> None:
 
 
 def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make all calls at the same moment, and return what they return, in order."""
+    """Make all calls concurrently, and return their results, in order."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
@@ -274,7 +274,7 @@ def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something outside of this process has come about."""
+    """Wait until something outside this process has happened."""
     ends_at = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < ends_at
@@ -282,7 +282,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def check_promises() -> None:
-    """Hold what must never happen, whatever happened: oversold seats, two plans, torn invites."""
+    """Check what must never happen, whatever the order: oversold seats, two plans, torn invites."""
     now = timezone.now()
     for plan in FamilyPlan.objects.all():
         if plan.user_limit:

@@ -1,4 +1,4 @@
-"""What tests ask the database about a plan."""
+"""Queries that tests make about a plan."""
 
 from __future__ import annotations
 

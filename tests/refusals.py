@@ -1,4 +1,4 @@
-"""What a refusal is held to: its code, and that nothing changed."""
+"""Checks of refusals: the code is right, and nothing changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zammad.models import ZammadUser
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Read everything that a journey through plans could change."""
+    """Read everything that a service of plans could change."""
     models: list[type[Model]] = [
         FamilyPlan,
         Membership,
@@ -38,16 +38,16 @@ def unchanged() -> Iterator[None]:
 
 @contextmanager
 def refused(code: str, *, field: str = "") -> Iterator[None]:
-    """Hold that the block is refused with a code (for a field), and leaves every row as it was."""
+    """Check that the block is refused with a code (for a field), and leaves every row as it was."""
     with unchanged(), _told(code, field=field):
         yield
 
 
 @contextmanager
 def refused_when(code: str, change: Callable[[], object]) -> Iterator[None]:
-    """Hold that a change, after Zammad's answer and before the lock, is noticed under the lock.
+    """Check that a change after Zammad's response and before the lock is noticed under the lock.
 
-    What the change left is what stays.
+    Only the change remains.
     """
     left = []
     create_access_token = ZammadClient.create_access_token

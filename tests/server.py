@@ -1,6 +1,6 @@
-"""A production server in processes of its own, and the database it works on. Nothing here needs Django.
+"""A production server in processes of its own, and its database. Nothing here needs Django.
 
-A server runs as `manage.py serve` starts it, in a process group that is killed as a whole in the end.
+A server runs as `manage.py serve` starts it, in a process group that is killed as a whole.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import psycopg
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 WORKERS = 3
-START_TIMEOUT = 90.0  # seconds; a busy machine takes its time to migrate
+START_TIMEOUT = 90.0  # seconds; a busy machine takes longer to migrate
 ANSWER_TIMEOUT = 60.0
 NO_ZAMMAD = "http://127.0.0.1:9"  # nobody listens
 
 
 @contextmanager
 def scratch_database(kind: str, directory: Path) -> Iterator[str]:
-    """Yield the address of an empty database: a file, or one made on the server of TEST_DATABASE_URL."""
+    """Yield the address of an empty database: a file, or one created on the server of TEST_DATABASE_URL."""
     name = f"family_plans_{uuid.uuid4().hex[:12]}"
     if kind == "sqlite":
         yield f"sqlite:///{directory}/{name}.sqlite3"
@@ -43,13 +43,13 @@ def scratch_database(kind: str, directory: Path) -> Iterator[str]:
 
 
 def on_server(server: str, name: str) -> str:
-    """Return the address of a database on the server that another database's address names."""
+    """Return the address of a database on the server of another database's address."""
     return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
 
 
 @contextmanager
 def postgresql_database(server: str, name: str) -> Iterator[str]:
-    """Make an empty database, and drop it in the end, also under a server that still uses it."""
+    """Create an empty database, and drop it afterwards, even if a server still uses it."""
     maintenance = on_server(server, "postgres")
     with psycopg.connect(maintenance, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
@@ -62,7 +62,7 @@ def postgresql_database(server: str, name: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one request, and after how many seconds."""
+    """The response to one request, and its time in seconds."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -119,7 +119,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Serve, and return once it answers."""
+        """Serve, and return once the server responds."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.python, *self.program],
@@ -144,7 +144,7 @@ class Server:
             return False
 
     def kill(self) -> None:
-        """Kill every process at once, with no chance to finish anything."""
+        """Kill every process at once, without a chance to finish anything."""
         if self.process is not None:
             with suppress(ProcessLookupError):  # it has stopped in good order
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ class Server:
             self.process = None
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of manage.py as whoever operates this server would."""
+        """Run a command of manage.py as the operator of this server would."""
         return subprocess.run(
             [self.python, "manage.py", *arguments],
             cwd=BASE_DIR,

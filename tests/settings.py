@@ -1,4 +1,4 @@
-"""The settings of tests: config's, cut off from the environment and the .env of whoever runs them."""
+"""The settings of tests: config's, without the environment and .env of the person who runs them."""
 
 import atexit
 import os
@@ -15,11 +15,11 @@ with mock.patch.dict(
     os.environ,
     {
         "ENV_FILE": "",
-        "DEBUG": "true",  # for its defaults; pytest-django switches it off for the tests themselves
+        "DEBUG": "true",  # for its defaults; pytest-django turns it off for the tests themselves
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{SCRATCH.name}/db.sqlite3",
         "CACHE_URL": "locmem://",
         "EMAIL_URL": "memory:",
-        # Nobody listens there: a test that needs Zammad points this at its own sandbox.
+        # Nobody listens there: a test that needs Zammad points this to its own sandbox.
         "ZAMMAD_URL": "http://127.0.0.1:9",
         "ZAMMAD_API_TOKEN": "token-of-the-tests",
         "ZAMMAD_WEBHOOK_SECRETS": "secret-of-the-tests",

@@ -1,4 +1,4 @@
-"""Measure the service beside what one would pick instead: `make bench`, or `python -m tests.benchmarks`."""
+"""Compare the service with what you would pick instead: `make bench`, or `python -m tests.benchmarks`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BENCHMARKS: dict[str, Callable[[Bench], str]] = {
     "admin": admin.run,
     "soak": soak.run,
 }
-# What takes minutes to tell anything: it runs when it is named, such as `soak --seconds 600`.
+# Benchmarks that take minutes run only if you name them, such as `soak --seconds 600`.
 WHEN_NAMED = ("scale", "admin", "soak")
 
 
@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
 
 
 def machine(server: str) -> str:
-    """Tell what this ran on, and refuse to run without what it needs."""
+    """Print what this runs on, and refuse to run if something is missing."""
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing, which makes the load. On Debian: apt install wrk")
     try:
@@ -95,7 +95,7 @@ def main() -> None:
     chosen = vars(arguments())
     names = chosen.pop("benchmarks") or [name for name in BENCHMARKS if name not in WHEN_NAMED]
     ran_on = machine(chosen["server"])
-    # As an exception it ends what was started; by itself it would leave servers and databases behind.
+    # As an exception it stops what was started; otherwise servers and databases would be left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     for name in names:
         with tempfile.TemporaryDirectory(prefix="family-plans-bench-") as directory:

@@ -21,18 +21,18 @@ from tests.benchmarks.load import BadAnswers, Load
 from tests.benchmarks.servers import SERVICE, Candidate, InProcess, OverHTTP, Stack
 from tests.server import BASE_DIR, NO_ZAMMAD, Server, on_server, postgresql_database
 
-# Of benchmarks only: it signs the sessions of their data sets.
+# For benchmarks only: it signs the sessions of their data sets.
 SECRET_KEY = "a-key-that-signs-nothing-but-the-sessions-of-benchmarks"
 WEBHOOK_SECRET = "a-secret-of-the-webhooks-of-benchmarks"
 WARM_UP = 2.0  # seconds for each candidate, before the first round
-COMPARED = 20  # answers of each candidate
+COMPARED = 20  # responses of each candidate
 
 Target = OverHTTP | InProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     server: str  # of PostgreSQL
     directory: Path  # for logs and prepared requests
@@ -41,7 +41,7 @@ class Bench:
     processes: int = field(default_factory=lambda: os.cpu_count() or 1)
     threads: int = 4  # of each process
     plans: int = 1000
-    large: int = 1_000_000  # plans where it matters how many there are
+    large: int = 1_000_000  # plans, where their number matters
     in_process: bool = False
     keep: bool = False
 
@@ -49,7 +49,7 @@ class Bench:
 
     @contextmanager
     def database(self, data: DataSet) -> Iterator[str]:
-        """Yield the address of a database with a data set: dropped in the end, or with `keep` used again."""
+        """Yield the address of a database with a data set; drop it afterwards, or reuse it with `keep`."""
         made = f"family_plans_bench_{uuid.uuid4().hex[:12]}"
         with postgresql_database(self.server, made) as url:
             if not self.keep:
@@ -78,7 +78,7 @@ class Bench:
     def server_of(
         self, stack: Stack, database_url: str, *, zammad_url: str = NO_ZAMMAD, **more: str
     ) -> Server:
-        """Describe a production server; `start()` starts it, and `kill()` ends it with its workers."""
+        """Describe a production server; `start()` starts it, `kill()` stops it with its workers."""
         environment = {
             "DJANGO_SETTINGS_MODULE": stack.settings,
             "SECRET_KEY": SECRET_KEY,
@@ -99,7 +99,7 @@ class Bench:
 
     @contextmanager
     def target(self, stack: Stack, database_url: str) -> Iterator[Target]:
-        """Run a stack for as long as the block takes."""
+        """Run a stack during the block."""
         stack.install()
         server = self.server_of(stack, database_url)
         target = (
@@ -116,7 +116,7 @@ class Bench:
     # --- Rounds
 
     def compare(self, candidates: Sequence[Candidate], database_url: str) -> dict[str, list[Load]]:
-        """Hold candidates to the same answers, then measure each of them once a round.
+        """Check that candidates return the same, then measure each of them once per round.
 
         :raises BadAnswers:
         """
@@ -128,7 +128,7 @@ class Bench:
     def compare_on(
         self, targets: Mapping[Stack, Target], candidates: Sequence[Candidate]
     ) -> dict[str, list[Load]]:
-        """Do that on what runs already.
+        """Measure candidates that already run.
 
         :raises BadAnswers:
         """
@@ -148,14 +148,14 @@ class Bench:
 
 
 def fingerprint(data: DataSet) -> str:
-    """Name what a kept database holds: another model or data set makes another database."""
+    """Name the contents of a kept database: another model or data set makes another database."""
     sources = [*sorted(BASE_DIR.glob("*/migrations/*.py")), Path(__file__).with_name("dataset.py")]
     content = b"".join([source.read_bytes() for source in sources]) + repr(data).encode()
     return f"{data.plans}_{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def hold_to_the_same(candidates: Sequence[Candidate], targets: Mapping[Stack, Target]) -> None:
-    """:raises BadAnswers: when candidates of the same job say different things."""
+    """:raises BadAnswers: when candidates for the same job return different things."""
     said: dict[str, list[object]] = {}
     for candidate in candidates:
         requests = candidate.requests[:: max(1, len(candidate.requests) // COMPARED)]
@@ -172,7 +172,7 @@ def hold_to_the_same(candidates: Sequence[Candidate], targets: Mapping[Stack, Ta
 
 
 def table(measured: Mapping[str, Sequence[Load]], baseline: str) -> str:
-    """Tell each candidate's median rate as a ratio to the baseline's, with its spread, in Markdown."""
+    """Print each candidate's median rate as a ratio to the baseline's, with its spread, in Markdown."""
     base = measured[baseline]
     lines = [
         "| candidate | ratio | of rounds | a second | p50 | p99 |",

@@ -1,4 +1,4 @@
-"""Count SQL statements: each line in is a request to call in process, each line out how many it took."""
+"""Count SQL statements: each input line is a request to run in process, each output line its count."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Make a large data set on PostgreSQL: as many plans as wanted, as the services would write them.
+"""Make a large data set on PostgreSQL: as many plans as you want, as the services would write them.
 
     python -m tests.benchmarks.dataset --database postgres://postgres@127.0.0.1:5432/NAME --plans 1000
 
-Everything follows from a number, so that whoever drives the service knows ids, session tokens and
-invite tokens without asking the database. Only for a database that nobody else uses: one password
-fits all, and tokens can be guessed.
+Everything follows from a number, so that a client knows IDs, session tokens and invite tokens
+without a query. Only for a database that nobody else uses: one password fits all accounts, and
+tokens can be guessed.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ TABLES = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """How much there is, and what its numbers mean; plans, people and invites count from 1.
+    """The size of a data set, and the meaning of its numbers; plans, people and invites count from 1.
 
-    The people of a plan follow each other, its owner first; guests, who are in no plan, come after
-    all of them, and last a superuser. A plan's invites follow each other: those its members used,
-    then the open ones, of which the first is for whoever has the link and the others are for an
-    address. There is a delivery for each plan, about one of its people.
+    The people of a plan are consecutive, its owner first; guests, who are in no plan, come after all
+    of them, and a superuser last. A plan's invites are consecutive: first those its members used, then
+    the open ones, the first of which is for anybody with the link and the others are for an address.
+    There is one delivery per plan, about one of its people.
     """
 
     plans: int
@@ -64,12 +64,12 @@ class DataSet:
 
     @property
     def user_limit(self) -> int:
-        """The setting that leaves each plan one seat."""
+        """The setting that leaves one seat free in each plan."""
         return self.members + self.open_invites + 1
 
     @property
     def owners_signed_in(self) -> range:
-        """The plans whose owners are signed in: all over the table, as people come."""
+        """The plans whose owners are signed in: spread over the table."""
         return range(1, self.plans + 1, max(1, self.plans // self.sessions))[: self.sessions]
 
     def owner(self, plan: int) -> int:
@@ -88,7 +88,7 @@ class DataSet:
 
     @property
     def events(self) -> int:
-        """Count the lines of history: a plan's creation, each invite's, and each that was accepted."""
+        """Count the history events: each plan's creation, each invite's, and each acceptance."""
         return self.plans * (1 + 2 * (self.members - 1) + self.open_invites)
 
     def open_invite(self, plan: int, number: int = 1) -> int:
@@ -108,8 +108,8 @@ def invite_token(invite: int) -> str:
     return f"{invite:043d}"
 
 
-# One part of all plans, `first` to `last`, with its people; the last part has those of no plan as well.
-# `joined` is members - 1: how many came to a plan by an invite, one each day after it was created.
+# One part of all plans, `first` to `last`, with its people; the last part also has people without a plan.
+# `joined` is members - 1: how many joined each plan by an invite, one per day after its creation.
 STATEMENTS = {
     "people": """
         INSERT INTO auth_user (id, password, is_superuser, username, first_name, last_name, email,
@@ -200,10 +200,10 @@ STATEMENTS = {
 
 
 def fill(data: DataSet, *, at_once: int = 1) -> None:
-    """Fill the tables of an empty, migrated database, whose sequences go on after it.
+    """Fill the tables of an empty, migrated database, and set its sequences to continue after it.
 
-    Sessions are valid under the SECRET_KEY in force only. What is done at once takes more
-    connections than one, and so no transaction around it.
+    Sessions are valid under the current SECRET_KEY only. Concurrent parts need several connections,
+    so there is no transaction around them.
     """
     now = timezone.now().replace(microsecond=0)
     password = make_password(PASSWORD, salt="benchmark")
@@ -219,7 +219,7 @@ def fill(data: DataSet, *, at_once: int = 1) -> None:
         cursor.execute("SELECT EXISTS (SELECT FROM auth_user) OR EXISTS (SELECT FROM plans_familyplan)")
         if cursor.fetchone() != (False,):
             sys.exit("There are people or plans in this database: name an empty one.")
-        # The history is numbered by its sequence, which earlier tests may have moved on.
+        # The sequence numbers the events; earlier tests may have moved it.
         cursor.execute("SELECT setval(pg_get_serial_sequence('plans_planevent', 'id'), 1, false)")
         with loading(cursor, at_once):
             for rows, statement in STATEMENTS.items():
@@ -236,7 +236,7 @@ def fill(data: DataSet, *, at_once: int = 1) -> None:
 
 
 def parts(data: DataSet, count: int) -> Iterator[dict[str, int]]:
-    """Cut the plans, and the people with them, into parts that can be written at once."""
+    """Divide the plans and their people into parts that can be written concurrently."""
     for done, last in pairwise(data.plans * part // count for part in range(count + 1)):
         yield {
             "first": done + 1,
@@ -247,7 +247,7 @@ def parts(data: DataSet, count: int) -> Iterator[dict[str, int]]:
 
 
 def execute(jobs: Iterable[tuple[str, Mapping[str, object] | None]], at_once: int) -> None:
-    """Execute statements: in turn on this connection, or so many at once on others."""
+    """Execute statements: one after another on this connection, or several concurrently on others."""
     if at_once == 1:
         for job in jobs:
             execute_one(*job)
@@ -258,7 +258,7 @@ def execute(jobs: Iterable[tuple[str, Mapping[str, object] | None]], at_once: in
 
 def execute_one(statement: str, values: Mapping[str, object] | None = None) -> None:
     connection.ensure_connection()
-    # Values within the text: the types of values beside it PostgreSQL would have to guess.
+    # Values are in the text: PostgreSQL would have to guess the types of parameters.
     with psycopg.ClientCursor(connection.connection) as cursor:
         cursor.execute(statement.encode(), values)
 
@@ -272,9 +272,9 @@ def execute_elsewhere(statement: str, values: Mapping[str, object] | None = None
 
 @contextmanager
 def loading(cursor: CursorWrapper, at_once: int) -> Iterator[None]:
-    """Load tables without their indexes and references, and build and check these in the end.
+    """Load tables without their indexes and foreign keys, and create and check these at the end.
 
-    That takes half the time, and holds all constraints.
+    That takes half the time, and enforces all constraints.
     """
     cursor.execute(
         """SELECT indexrelid::regclass, pg_get_indexdef(indexrelid) FROM pg_index
@@ -293,12 +293,12 @@ def loading(cursor: CursorWrapper, at_once: int) -> Iterator[None]:
     for name, _ in indexes:
         cursor.execute(f"DROP INDEX IF EXISTS {name}")
     yield
-    # Enough to sort in memory, and for this statement only.
+    # Enough to sort in memory, for this statement only.
     memory = "SET LOCAL maintenance_work_mem = '512MB';"
     with timed("indexes"):
         execute(((f"{memory} {definition}", None) for _, definition in indexes), at_once)
     with timed("references"):
-        # Added without a check and checked afterwards, a table locks no other meanwhile.
+        # Added without a check and validated afterwards, a constraint locks no other table in the meantime.
         checks = defaultdict[str, list[str]](list)
         for kind, table, name, definition in constraints:
             if kind == "u":
@@ -314,14 +314,14 @@ def loading(cursor: CursorWrapper, at_once: int) -> Iterator[None]:
 
 @contextmanager
 def timed(rows: str) -> Iterator[None]:
-    """Tell on the terminal how long a part takes: at a million plans one waits for it."""
+    """Print how long a part takes: a million plans take a while."""
     started = time.monotonic()
     yield
     sys.stderr.write(f"  {rows}: {time.monotonic() - started:.1f} s\n")
 
 
 def sign_in(cursor: CursorWrapper, data: DataSet, password: str, *, expires_at: datetime.datetime) -> None:
-    """Write the sessions that allauth would make for the owners of the first plans and for the guests."""
+    """Write the sessions that allauth would create for the owners of the first plans and for the guests."""
     digest = get_user_model()(password=password).get_session_auth_hash()
     store = SessionStore()
     signed_in = [data.owner(plan) for plan in data.owners_signed_in]
@@ -338,7 +338,7 @@ def sign_in(cursor: CursorWrapper, data: DataSet, password: str, *, expires_at: 
 
 
 def session_of(person: int, digest: str) -> dict[str, object]:
-    """Return what a sign-in by password leaves in a session."""
+    """Return what a sign-in by password stores in a session."""
     return {
         SESSION_KEY: str(person),
         BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
@@ -365,7 +365,7 @@ def main() -> None:
     call_command("migrate", interactive=False, verbosity=0)
     fill(DataSet(**given), at_once=at_once)
     with timed("vacuum"):
-        # Now, not when autovacuum finds time for it during a measurement.
+        # Now, so that autovacuum does not do it during a measurement.
         execute(
             ((f"VACUUM (FREEZE, ANALYZE) {table}", None) for table in [*TABLES, "config_session"]), at_once
         )

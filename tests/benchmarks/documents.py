@@ -1,4 +1,4 @@
-"""How long hostile documents keep a processor, until they are refused or allowed: first, and again."""
+"""How long hostile documents occupy a processor until they are refused or accepted: first and repeated."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.benchmarks.bench import SECRET_KEY, Bench
 from tests.hostile import HOSTILE
 from tests.server import BASE_DIR
 
-AT_MOST = 0.050  # seconds of CPU, on a machine that does nothing else
+AT_MOST = 0.050  # seconds of CPU, on an idle machine
 
 
 def run(bench: Bench) -> str:
-    """Decide on each document in a process of its own, which has nothing cached."""
+    """Check each document in a process of its own, with empty caches."""
     environment = {
         "PATH": os.environ["PATH"],
         "ENV_FILE": "",
@@ -59,7 +59,7 @@ def main() -> None:
             pass
 
     decide("{ viewer { id } }")
-    # A full collection looks at all of Django, and falls on whichever document comes by.
+    # A full collection walks all of Django, and would fall on a random document.
     gc.collect()
     gc.freeze()
     print("| document | ms of CPU | again |\n|---|---|---|")

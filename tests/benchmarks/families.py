@@ -1,4 +1,4 @@
-"""Families over HTTP: an owner invites, a guest accepts, and the owner detaches them again."""
+"""Families over HTTP: an owner invites, a guest accepts, and the owner detaches the guest again."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Ask = Callable[[str, Request], bytes]
 
 
 class Refused(BadAnswers):
-    """A mutation answered a code."""
+    """A mutation returned the code of a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What was asked, when, and how many seconds the answer took."""
+    """A request, its time, and how many seconds the response took."""
 
     kind: str
     at: float
@@ -49,7 +49,7 @@ class Answered:
 
 @dataclass
 class Client:
-    """A connection that stays open, and what was answered on it."""
+    """A connection that stays open, and the responses on it."""
 
     port: int
     answered: list[Answered] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Family:
     guest: int
 
     def day(self, ask: Ask) -> Iterator[None]:
-        """Ask for one thing after the other, and end with everything as it was."""
+        """Run one step after the other, and leave everything as it was."""
         invited = mutate(ask, self.owner, "createInvite", planId=node_id("FamilyPlan", self.plan))
         yield
         joined = mutate(ask, self.guest, "acceptInvite", token=invited["token"])
@@ -130,7 +130,7 @@ def let_invite_often(database_url: str) -> None:
 
 @contextmanager
 def zammad() -> Iterator[str]:
-    """Yield the address of a sandbox in a process of its own, which takes no time of whoever measures."""
+    """Yield the address of a sandbox in a process of its own, which takes no time from the measurement."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "manage.py", "zammad_sandbox", f"--port={port}"],
@@ -141,7 +141,7 @@ def zammad() -> Iterator[str]:
     )
     try:
         assert process.stdout is not None
-        process.stdout.readline()  # tells that it listens
+        process.stdout.readline()  # it says that it listens
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
@@ -154,7 +154,7 @@ def zammad() -> Iterator[str]:
 def at_once(
     port: int, jobs: Sequence[Callable[[Client, threading.Event], None]], seconds: float
 ) -> list[Answered]:
-    """Give each job a connection, tell all of them to end after so long, and return what was answered."""
+    """Give each job a connection, stop all of them after some seconds, and return the responses."""
     clients = [Client(port) for _ in jobs]
     over = threading.Event()
     with ThreadPoolExecutor(len(jobs)) as pool:
@@ -171,7 +171,7 @@ def at_once(
 
 
 def days_of(own: Sequence[Family]) -> Callable[[Client, threading.Event], None]:
-    """Return a job: a day of each of these families, over and over; none is left in the middle."""
+    """Return a job: a day of each of these families, over and over; no family is left halfway."""
 
     def live(client: Client, over: threading.Event) -> None:
         while True:

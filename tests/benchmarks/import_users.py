@@ -1,4 +1,4 @@
-"""The import of all Zammad users: how fast beside the sandbox that serves them, in how much memory."""
+"""The import of all Zammad users: its speed compared with the sandbox that serves them, and its memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from zammad.sandbox import Sandbox
 
 USERS = 100_000
 PER_PAGE = 500
-EARLY = 10_000 // PER_PAGE  # the page after which memory is looked at first
+EARLY = 10_000 // PER_PAGE  # the page after which memory is measured first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """One run of the command: users a second, and the memory of its process in MB."""
+    """One run of the command: users per second, and the memory of its process in MB."""
 
     rate: float
     early: float  # after 10,000 users
@@ -92,7 +92,7 @@ def serve(pipe: Connection) -> None:
 
 
 def fetch_all(url: str) -> float:
-    """Fetch the pages that the import fetches, and return users a second."""
+    """Fetch the same pages as the import, and return users per second."""
     headers = {"Authorization": "Token token=sandbox-api-token"}
     started = time.perf_counter()
     with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)) as connection:

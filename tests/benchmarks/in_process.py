@@ -1,4 +1,4 @@
-"""The process of servers.InProcess: each line in is a run to make, each line out what came of it."""
+"""The process of servers.InProcess: each input line is a run, each output line its result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def environ_of(request: dict[str, Any]) -> WSGIEnvironment:
 
 
 def call(application: Any, environ: WSGIEnvironment) -> tuple[int, str]:
-    """Return status and body, once all is read and the request has ended, as for a server."""
+    """Return status and body, once the whole body is read and the request has ended, as for a server."""
     statuses: list[str] = []
     response = application(environ, lambda status, _headers: statuses.append(status))
     body = b"".join(response)
@@ -43,7 +43,7 @@ def call(application: Any, environ: WSGIEnvironment) -> tuple[int, str]:
 def cpu_times(
     application: Any, requests: Sequence[dict[str, Any]], seconds: float, status: int, unwanted: Sequence[str]
 ) -> list[float]:
-    """Call requests over and over, and return how long each took this process."""
+    """Run requests over and over, and return how long each took in this process."""
     times: list[float] = []
     gc.collect()
     ends_at = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Load: requests that are prepared once, sent by wrk or called in process, and what came of them."""
+"""Load: prepared requests, sent by wrk or run in process, and the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONNECTION_THREADS = 2  # of wrk
 
 
 class BadAnswers(Exception):
-    """A run met answers that it must not meet, so that its figures say nothing."""
+    """A run got unexpected responses, so its figures mean nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Request:
 
     path: str
     body: str = ""
-    ending: str = ""  # of the body; what is long and in all requests is kept once
+    ending: str = ""  # of the body; kept once, because it is long and the same in all requests
     headers: Mapping[str, str] = field(default_factory=dict)
     method: str = "POST"
 
@@ -32,7 +32,7 @@ class Request:
         return self.body.encode() + self.ending.encode()
 
     def over_the_wire(self, port: int) -> bytes:
-        """Return all but the ending."""
+        """Return everything but the ending."""
         lines = [
             f"{self.method} {self.path} HTTP/1.1",
             f"Host: 127.0.0.1:{port}",
@@ -57,7 +57,7 @@ class Load:
 
 
 def ask(request: Request, port: int) -> tuple[int, bytes]:
-    """Send one request, and return the status and the body of its answer."""
+    """Send one request, and return the status and body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(request.method, request.path, request.whole_body, dict(request.headers))
@@ -83,7 +83,7 @@ def run_wrk(
     status: int = 200,
     unwanted: Sequence[str] = (),
 ) -> Load:
-    """Send a file's requests over and over, each answered before its connection sends the next.
+    """Send a file's requests over and over, one after the other on each connection.
 
     :raises BadAnswers:
     """

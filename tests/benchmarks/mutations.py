@@ -1,4 +1,4 @@
-"""createInvite, acceptInvite and detachMember: what they cost, how they scale, and who waits for whom."""
+"""createInvite, acceptInvite and detachMember: their cost, how they scale, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from zammad.sandbox import Fault, Sandbox
 
 WHO_ASKS = "{ viewer { __typename id } }"
 SCALES = (1, 2, 4)  # processes
-THREADS = 16  # of each, as manage.py serve has by default
-TOKENS = 300  # asked of Zammad, one after the other
+THREADS = 16  # each, as manage.py serve has by default
+TOKENS = 300  # to Zammad, one after the other
 HANGING = 50
 
 
@@ -62,7 +62,7 @@ def run(bench: Bench) -> str:
 
 @contextmanager
 def serving(bench: Bench, database_url: str, zammad_url: str) -> Iterator[Server]:
-    # Half of a process's threads may wait for Zammad: with few threads a crowd is refused.
+    # Half of a process's threads may wait for Zammad: with few threads, a crowd is refused.
     server = bench.server_of(SERVICE, database_url, zammad_url=zammad_url, WEB_THREADS=str(THREADS))
     try:
         server.start()
@@ -75,7 +75,7 @@ def serving(bench: Bench, database_url: str, zammad_url: str) -> Iterator[Server
 
 
 def costs(bench: Bench, data: DataSet, database_url: str, zammad_url: str) -> str:
-    """Tell the statements of each and the time when nothing else is asked, with Zammad's part in it."""
+    """Print each mutation's statements and its time without other load, with Zammad's part in it."""
     statements = count_statements(bench, families(data)[0], database_url, zammad_url)
     with serving(bench, database_url, zammad_url) as server:
         at_once(server.port, [days_of(families(data))], WARM_UP)
@@ -117,7 +117,7 @@ def count_statements(bench: Bench, family: Family, database_url: str, zammad_url
             counts[kind], body = json.loads(stdout.readline())
             return str(body).encode()
 
-        # The first time, caches fill.
+        # The first run fills caches.
         for _ in range(2):
             counted("who asks", graphql(family.owner, WHO_ASKS))
             for _ in family.day(counted):
@@ -142,7 +142,7 @@ def token_p50(zammad_url: str) -> float:
 
 
 def scaling(bench: Bench, data: DataSet, database_url: str, zammad_url: str) -> str:
-    """Tell how many mutations more processes do, each family on a plan of its own."""
+    """Print how many mutations more processes handle, each family in a plan of its own."""
     rates: dict[int, list[float]] = {processes: [] for processes in SCALES}
     with ExitStack() as running:
         servers = {
@@ -151,7 +151,7 @@ def scaling(bench: Bench, data: DataSet, database_url: str, zammad_url: str) -> 
             )
             for processes in SCALES
         }
-        for number in range(bench.rounds + 1):  # the first one warms up
+        for number in range(bench.rounds + 1):  # the first run warms up
             for processes, server in servers.items():
                 load = together(server, data, processes * bench.threads, bench.seconds)
                 if number:
@@ -168,7 +168,7 @@ def scaling(bench: Bench, data: DataSet, database_url: str, zammad_url: str) -> 
 
 
 def together(server: Server, data: DataSet, connections: int, seconds: float, *, but: int = 0) -> Load:
-    """Let all families but the first ones live on so many connections."""
+    """Run all families but the first ones on this many connections."""
     others = families(data)[but:]
     jobs = [days_of(others[place::connections]) for place in range(connections)]
     started = time.monotonic()
@@ -180,7 +180,7 @@ def together(server: Server, data: DataSet, connections: int, seconds: float, *,
 
 
 def slow_family(bench: Bench, data: DataSet, database_url: str, zammad_url: str) -> str:
-    """Compare what other families wait while the row of one plan is locked, and one of its people asks."""
+    """Compare how long other families wait while one plan's row is locked and its people send requests."""
     usual: list[Load] = []
     meanwhile: list[Load] = []
     family = families(data)[0]
@@ -211,7 +211,7 @@ def ended() -> threading.Event:
 
 
 def slow_zammad(bench: Bench, data: DataSet, database_url: str) -> str:
-    """Count the database connections of a server whose Zammad says nothing."""
+    """Count the database connections of a server whose Zammad is silent."""
     people = families(data)[:HANGING]
     with (
         Sandbox() as sandbox,
@@ -225,7 +225,7 @@ def slow_zammad(bench: Bench, data: DataSet, database_url: str) -> str:
         hanging = [pool.submit(refusal, server.port, family) for family in people]
         time.sleep(1)
         queueing = connections_to(database_url)
-        time.sleep(3)  # by now whoever found no place to wait was refused
+        time.sleep(3)  # everybody who found no place to wait was refused by now
         still = sum(not each.done() for each in hanging)
         meanwhile = connections_to(database_url)
         assert all("INVITE_TOKEN_UNAVAILABLE" in each.result() for each in hanging)
@@ -236,7 +236,7 @@ def slow_zammad(bench: Bench, data: DataSet, database_url: str) -> str:
 
 
 def refusal(port: int, family: Family) -> str:
-    """Create an invite, and return what stands in the way."""
+    """Create an invite, and return the code of the refusal, if any."""
     try:
         mutate(Client(port).ask, family.owner, "createInvite", planId=node_id("FamilyPlan", family.plan))
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""What is asked of the service, as requests to a data set: each with what an answer has that did it."""
+"""The service's operations as requests to a data set, each with a text that shows it did its work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MUTATIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """A request, and a text that only an answer has that did what was asked."""
+    """A request, and a text that is in the response only if it did its work."""
 
     request: Request
     wanted: str
@@ -61,18 +61,18 @@ def mutation(person: int, field: str, wanted: str, /, **values: object) -> Opera
 
 
 def plan_query(data: DataSet, plan: int) -> Operation:
-    """An owner asks for their plan, with members, open invites and seats."""
+    """An owner queries their plan, with members, open invites and seats."""
     return query(data.owner(plan), QUERY % "status: OPEN", f'"name":"Plan {plan}"')
 
 
 def accept_invite(data: DataSet, plan: int, guest: int) -> Operation:
-    """A guest takes the seat that the plan's open link holds."""
+    """A guest takes the seat that the plan's open link gives."""
     token = invite_token(data.open_invite(plan))
     return mutation(data.guest(guest), "acceptInvite", '"role":"MEMBER"', token=token)
 
 
 def delivery(secret: str, person: int, *, updated_at: datetime.datetime, wanted: str) -> Operation:
-    """Zammad tells of a person, whose version is of a moment."""
+    """Zammad sends a version of a person, from a given moment."""
     customer = {
         **SAMPLE["ticket"]["customer"],
         "id": person + 1000,
@@ -94,7 +94,7 @@ def delivery(secret: str, person: int, *, updated_at: datetime.datetime, wanted:
 def deliveries(
     data: DataSet, secret: str, plans: list[int], *, now: datetime.datetime
 ) -> Iterator[Operation]:
-    """Tell, plan by plan, of somebody new, of its owner anew, and of its owner as they were long ago."""
+    """Send, for each plan, a new person, its owner in a newer version, and its owner in an older one."""
     long_ago = now - datetime.timedelta(days=365)
     for number, plan in enumerate(plans):
         match number % 3:
@@ -110,7 +110,7 @@ def deliveries(
 
 
 def page_of_plans(data: DataSet, after: int) -> Operation:
-    """Staff turn to the hundred plans that follow one of them."""
+    """Staff open the hundred plans that follow one of them."""
     cursor = {"after": node_id("cursor", after)} if after else {}
     return query(data.superuser, PLANS, f'"name":"Plan {after + 1}"', **cursor)
 
@@ -129,7 +129,7 @@ def admin_page(data: DataSet, page: str, wanted: str, **query: object) -> Operat
 
 
 def hot_operations(data: DataSet, secret: str, *, now: datetime.datetime) -> dict[str, Operation]:
-    """Return what is asked often, by name: each of another plan, so that none is in another's way."""
+    """Return the frequent operations, by name: each for a plan of its own, so that none disturbs another."""
     owners = iter(data.owners_signed_in)
     middle = data.plans // 2
 
@@ -178,7 +178,7 @@ def hot_operations(data: DataSet, secret: str, *, now: datetime.datetime) -> dic
 
 
 def admin_pages(data: DataSet) -> dict[str, Operation]:
-    """Return the pages of the admin, by what staff look for."""
+    """Return the admin pages, by what staff look for."""
     middle = data.plans // 2 + 1
     member = data.owner(middle) + 1
     table, nothing = "result_list", "0 results"

@@ -1,4 +1,4 @@
-"""The plan query: an owner asks for their plan, with members, open invites and seats."""
+"""The plan query: an owner queries their plan, with members, open invites and seats."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def candidates(data: DataSet) -> list[Candidate]:
 def graphql(
     data: DataSet, name: str, path: str, *, status: str = "status: OPEN", stack: Stack = SERVICE
 ) -> Candidate:
-    """Return a candidate that answers the query; its argument for open invites may be spelt its own way."""
+    """Return a candidate for the query; its argument for open invites may be spelled differently."""
     return Candidate(
         name=name,
         stack=stack,
@@ -68,7 +68,7 @@ def graphql(
 
 
 def requests(data: DataSet, path: str, body: str = "{}") -> list[Request]:
-    """Return a request by each owner who is signed in."""
+    """Return a request from each owner who is signed in."""
     return [
         Request(
             path=path,
@@ -93,7 +93,7 @@ def plan_of_graphql(body: bytes) -> Any:
 
 
 def expected(plan: dict[str, Any]) -> dict[str, Any]:
-    """Hold a plan to what the data set has, so that candidates cannot agree on less."""
+    """Check a plan against the data set, so that candidates cannot agree on less."""
     owner, *others = plan["members"]
     assert (owner["role"], owner["user"]) == ("OWNER", plan["owner"])
     assert owner["zammadUserId"]

@@ -1,4 +1,4 @@
-"""The memory of a server's workers, as Linux tells it."""
+"""The memory of a server's workers, from Linux."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.server import Server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What a process has of its own, and with its share of what it has with others, in MB."""
+    """The memory of a process alone, and with its share of what it shares, in MB."""
 
     rss: float
     pss: float
 
 
 def memory_of_workers(server: Server, workers: int) -> dict[int, Memory]:
-    """Return the largest processes of a server by their ids: beside them are a parent and what it needs."""
+    """Return the largest processes of a server by ID: the others are the parent and its helpers."""
     assert server.process is not None
     leader = server.process.pid
     found = {}

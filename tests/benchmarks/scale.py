@@ -1,4 +1,4 @@
-"""A million plans beside a thousand: the same requests to both, each to a server of its own, in turn."""
+"""A million plans compared with a thousand: the same requests to two servers, in turn."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.benchmarks.servers import SERVICE
 from tests.server import BASE_DIR, Server
 
 SMALL = 1000  # plans
-REQUESTS = 1000  # of a job in a round, each for another plan
+REQUESTS = 1000  # per job and round, each for another plan
 PAGES = 50  # at each place of a list, in a round
-CONNECTIONS = 2  # few: what counts is how long an answer takes, not how long it waits for others
-# What a round leaves: the guests on plans, and what webhooks told of.
+CONNECTIONS = 2  # few, because the time of a response counts, not its time in a queue
+# What a round leaves: guests on plans, and the versions that webhooks sent.
 UNDONE = [
     "UPDATE plans_familyplaninvite SET user_id = NULL WHERE user_id >= %(guests)s",
     "UPDATE zammad_zammaduser SET user_id = NULL WHERE user_id >= %(guests)s",
@@ -40,7 +40,7 @@ UNDONE = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """A data set, and the server that answers for it."""
+    """A data set, and its server."""
 
     data: DataSet
     database_url: str
@@ -119,12 +119,12 @@ def installation(bench: Bench, data: DataSet) -> Iterator[Installation]:
             made.undo()
 
 
-# What was measured of a job, by rounds: what one compares with, and what one compares.
+# The times of a job, by rounds: those of the small data set, and those of the large one.
 Pairs = Mapping[str, Sequence[tuple[Load, Load]]]
 
 
 def compare(small: Installation, large: Installation, *, rounds: int) -> Pairs:
-    """Measure each job in each round, with the one and the other in turn; the first round only warms up."""
+    """Measure each job in each round, on both in turn; the first round only warms up."""
     measured: dict[str, list[tuple[Load, Load]]] = {job: [] for job in JOBS}
     for number in range(rounds + 1):
         sys.stderr.write(f"Round {number} of {rounds}\n")
@@ -158,7 +158,7 @@ def turn_pages(large: Installation, *, rounds: int) -> Pairs:
 
 
 def send_each(requests: Sequence[Operation], port: int) -> Load:
-    """Send each request once, over a few connections, and hold that each did what it asks for.
+    """Send each request once, over a few connections, and check that each did its work.
 
     :raises BadAnswers:
     """
@@ -196,7 +196,7 @@ def explain(large: Installation) -> str:
 
 
 def table(measured: Pairs, base: str, other: str) -> str:
-    """Tell by how much the median answer takes longer, with the spread of the rounds, in Markdown."""
+    """Print the ratio of the median times, with the spread of the rounds, in Markdown."""
     lines = [f"| | ratio | of rounds | {base} | {other} |", "|---|---|---|---|---|"]
     for name, pairs in measured.items():
         ratios = [load.p50 / with_base.p50 for with_base, load in pairs]

@@ -1,4 +1,4 @@
-"""Servers: ours as manage.py serve starts it, and gunicorn, on the plan query and on an empty view."""
+"""Servers: ours, as manage.py serve starts it, and gunicorn, on the plan query and on an empty view."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURED = {"this service": "the plan query", "an empty view": "an empty view"}
 
 
 def stacks(threads: int) -> list[Stack]:
-    """Return the servers, each with as many processes; all but gunicorn's sync with as many threads."""
+    """Return the servers, each with this many processes, and, except gunicorn's sync, this many threads."""
 
     def gunicorn(kind: str, *arguments: str) -> Stack:
         # It takes the number of processes and the port from the environment.

@@ -1,4 +1,4 @@
-"""What candidates run on: the production server with its workers, or the application in one process."""
+"""Where candidates run: on the production server with its workers, or in one process without a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.server import BASE_DIR, Server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A settings module, and packages of their own for candidates that ours are in the way of."""
+    """A settings module, and a virtual environment for candidates whose packages conflict with ours."""
 
     name: str
     settings: str
@@ -30,7 +30,7 @@ class Stack:
         return str(environment_of(self.lock) / "bin" / "python") if self.lock else sys.executable
 
     def install(self) -> None:
-        """Make the virtual environment from the locked file, unless it was made from this very file."""
+        """Make the virtual environment from the locked file, unless this very file made it."""
         if self.lock is None:
             return
         venv = environment_of(self.lock)
@@ -46,21 +46,21 @@ def environment_of(lock: Path) -> Path:
     return BASE_DIR / ".venv" / f"bench-{lock.stem}"
 
 
-# The service itself, with those rivals that run on its packages.
+# The service itself, and the rivals that run on its packages.
 SERVICE = Stack(name="service", settings="tests.benchmarks.rivals.settings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to do a job. Requests at the same place in two candidates ask for the same."""
+    """One way to do a job. Requests at the same position in two candidates ask for the same."""
 
     name: str
     requests: Sequence[Request]
     stack: Stack = SERVICE
-    # What an answer says, by which candidates are held to the same; None for one that does another job.
+    # The contents of a response, to compare candidates with; None for another job.
     values: Callable[[bytes], Any] | None = None
     status: int = 200
-    unwanted: Sequence[str] = ()  # what no answer may have in its body
+    unwanted: Sequence[str] = ()  # what no response may have in its body
     prepare: Callable[[], None] = lambda: None  # before each measurement
 
 
@@ -96,7 +96,7 @@ class OverHTTP:
 
 
 class InProcess:
-    """The application in one process without a server: less noise, and nothing but its CPU time."""
+    """The application in one process without a server: less noise, and only its CPU time."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -126,7 +126,7 @@ class InProcess:
         return Load.of_seconds(self.call(candidate, candidate.requests, seconds=seconds))
 
     def call(self, candidate: Candidate, requests: Sequence[Request], *, seconds: float | None) -> Any:
-        """Have requests called: each once for what it answers, or over and over for the CPU time of each."""
+        """Run requests: each once for its response, or over and over for the CPU time of each."""
         assert self.process is not None
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -1,4 +1,4 @@
-"""A soak: everything that is asked, mixed, for as long as one likes; the memory of the workers beside."""
+"""A soak test: all operations mixed, for as long as you like, with the memory of the workers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.benchmarks.processes import Memory, memory_of_workers
 from tests.benchmarks.webhook import SIZES, at, signed
 from tests.server import Server
 
-PLAN_QUERIES, DELIVERIES = 0.8, 0.1  # of all that is asked; the rest is mutations
+PLAN_QUERIES, DELIVERIES = 0.8, 0.1  # of all requests; the rest is mutations
 PLAN = QUERY % "status: OPEN"
 DIFFERENT_DELIVERIES = 10_000
-EVERY = 10.0  # seconds, at which memory is looked at
+EVERY = 10.0  # seconds, after which memory is measured
 
 Samples = list[dict[int, Memory]]
 
@@ -80,7 +80,7 @@ def run(bench: Bench) -> str:
 def mixed(
     own: Sequence[Family], deliveries: Sequence[Request], refusals: Counter[str]
 ) -> Callable[[Client, threading.Event], None]:
-    """Return a job that asks at random for a plan, a mutation of the next family, or sends a delivery."""
+    """Return a job that picks a plan query, a mutation of the next family, or a delivery at random."""
 
     def live(client: Client, over: threading.Event) -> None:
         chance = random.Random(own[0].plan)  # noqa: S311  # the same each time
@@ -102,7 +102,7 @@ def mixed(
 
 
 def days_without_end(own: Sequence[Family], client: Client, refusals: Counter[str]) -> Iterator[None]:
-    """Live one day of each family after the other, in steps; a refusal ends a day."""
+    """Live one day of each family after the other, in steps; a refusal ends the day."""
     while True:
         for family in own:
             try:
@@ -117,7 +117,7 @@ def watch(server: Server, workers: int, samples: Samples, over: threading.Event)
 
 
 def times(answered: Sequence[Answered], started: float, seconds: float) -> str:
-    """Tell how long answers took in each third of the time."""
+    """Print how long responses took in each third of the time."""
     lines = ["| kind | answers | p50 in thirds | p99 in thirds |", "|---|---|---|---|"]
     for kind in sorted({each.kind for each in answered}):
         thirds: list[list[Answered]] = [[], [], []]
@@ -133,7 +133,7 @@ def times(answered: Sequence[Answered], started: float, seconds: float) -> str:
 
 
 def memory(samples: Samples) -> str:
-    """Tell the mean memory of each worker in the first and in the last third of the time."""
+    """Print the mean memory of each worker in the first and in the last third of the time."""
     third = len(samples) // 3
     if not third:
         return f"Memory is looked at every {EVERY:.0f} s: too short a time to tell."

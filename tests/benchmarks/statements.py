@@ -1,4 +1,4 @@
-"""How PostgreSQL answers the statements of operations: through which indexes, or by reading whole tables."""
+"""How PostgreSQL runs the statements of operations: with which indexes, or by reading whole tables."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from zammad.sandbox import Sandbox
 
 LARGE = frozenset({*TABLES, "config_session"})
 SCANS = frozenset({"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"})
-# What takes all of its input before it gives anything on: no limit above ends that early.
+# Nodes that read all of their input before they return a row: no limit above them ends that early.
 TAKES_ALL = frozenset({"Sort", "Hash", "Aggregate", "WindowAgg", "SetOp"})
 EXPLAINED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """One way into a table; `reads_all` of a large one: no condition on an index ends it, and no limit."""
+    """One access to a table; `reads_all` of a large one: neither an index condition nor a limit ends it."""
 
     kind: str
     name: str  # of the index, else of the table
@@ -42,7 +42,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement that ran, with the plan that PostgreSQL made for it."""
+    """One statement that ran, with PostgreSQL's plan for it."""
 
     sql: str
     milliseconds: float
@@ -122,7 +122,7 @@ def ask(client: Client, operation: Operation) -> None:
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """Undo in the end whatever services commit in the block."""
+    """Roll back at the end whatever services commit in the block."""
     whole = transaction.atomic()
     whole._from_testcase = True  # type: ignore[attr-defined]  # as Django's tests do, else services refuse it
     with whole:
@@ -131,7 +131,7 @@ def undone() -> Iterator[None]:
 
 
 def main() -> None:
-    """Print a table of the statements of what is asked often, and which of the admin's read whole tables."""
+    """Print the statements of frequent operations, and those of admin that read whole tables, as a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plans", type=int, required=True, help="in the data set of DATABASE_URL")
     data = DataSet(plans=parser.parse_args().plans)

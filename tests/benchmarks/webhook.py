@@ -1,4 +1,4 @@
-"""Webhooks: deliveries about new, newer and stale customers, beside an empty view and the bare SQL."""
+"""Webhooks: deliveries about new, newer and stale customers, compared with an empty view and bare SQL."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.server import BASE_DIR
 
 SIZES = {"4 KB": 4096, "40 KB": 40960}
 SAMPLE = json.loads((BASE_DIR / "tests" / "samples" / "ticket_create.json").read_text())
-RATE = 5000  # a second: more than a server answers, so that no delivery comes a second time
-FIRST_NEW = 1_000_000_000  # Zammad IDs of customers whom nobody knows
+RATE = 5000  # per second: more than a server handles, so that no delivery arrives twice
+FIRST_NEW = 1_000_000_000  # Zammad IDs of unknown customers
 LONG_AGO = datetime.timedelta(days=365)  # the data set's are younger
-# What a delivery must write at least: its customer if newer, and its receipt.
+# The least that a delivery must write: its customer if newer, and its receipt.
 BARE = """
     WITH newer AS (
         INSERT INTO zammad_zammaduser (zammad_id, email, login, firstname, lastname, phone, mobile,
@@ -83,7 +83,7 @@ def run(bench: Bench) -> str:
 def customers(
     data: DataSet, *, first: int = 0, step: int = 1
 ) -> Iterator[tuple[int, str, datetime.datetime]]:
-    """Tell in turn of somebody new, somebody in a newer version, and somebody in a stale one."""
+    """Send in turn a new person, a newer version of a person, and a stale one."""
     now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     for number in count(first, step):
         person = number // 3 % (data.plans * data.members) + 1
@@ -91,19 +91,19 @@ def customers(
             case 0:
                 yield FIRST_NEW + number, f"new{number}@example.com", now
             case 1:
-                # Of the same person again, the later one is newer.
+                # Of two for the same person, the later one is newer.
                 yield person + 1000, email_of(person), now + number * datetime.timedelta(milliseconds=1)
             case _:
                 yield person + 1000, email_of(person), now - LONG_AGO
 
 
 def signed(data: DataSet, many: int, length: int) -> Iterator[tuple[str, str, str]]:
-    """Return deliveries of Zammad's default payload, so many bytes each: body, its ending, signature."""
+    """Return deliveries of Zammad's default payload, this many bytes each: body, its ending, signature."""
     ending = "x" * (length - len(json.dumps(SAMPLE)))
     for (zammad_id, email, updated_at), _ in zip(customers(data), range(many), strict=False):
         told = {"id": zammad_id, "email": email, "login": email, "updated_at": updated_at.isoformat()}
         ticket = {**SAMPLE["ticket"], "customer": {**SAMPLE["ticket"]["customer"], **told}}
-        # The text of the article stands last.
+        # The text of the article comes last.
         article = {**SAMPLE["article"], "body": ""}
         article["body"] = article.pop("body")
         body = json.dumps({"ticket": ticket, "article": article}).removesuffix('"}}')
@@ -129,10 +129,10 @@ def at(path: str, deliveries: list[tuple[str, str, str]]) -> list[Request]:
 
 
 def forget(database_url: str) -> None:
-    """Make all deliveries what they were: new, newer and stale."""
+    """Make all deliveries new, newer and stale again."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         with connection.transaction():
-            # A server may still be at what nobody waits for any more.
+            # A server may still handle requests that nobody waits for any more.
             connection.execute("LOCK TABLE zammad_zammaduser, zammad_webhookdelivery IN EXCLUSIVE MODE")
             connection.execute("TRUNCATE zammad_webhookdelivery")
             connection.execute("DELETE FROM zammad_zammaduser WHERE zammad_id >= %s", [FIRST_NEW])
@@ -141,7 +141,7 @@ def forget(database_url: str) -> None:
 
 
 def check_mix(database_url: str) -> None:
-    """:raises BadAnswers: when deliveries ran out and came again, which is another job."""
+    """:raises BadAnswers: when deliveries ran out and were repeated, which is another job."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             """SELECT avg(attempts), avg((outcome = 'APPLIED')::int), avg((outcome = 'STALE')::int)
@@ -154,7 +154,7 @@ def check_mix(database_url: str) -> None:
 
 
 def bare(bench: Bench, data: DataSet, database_url: str) -> list[Load]:
-    """Measure plain loops over the one statement, in as many processes as the server has."""
+    """Measure plain loops over one statement, in as many processes as the server has."""
     loads = []
     with ProcessPoolExecutor(bench.processes, mp_context=get_context("spawn")) as pool:
         for _ in range(bench.rounds):

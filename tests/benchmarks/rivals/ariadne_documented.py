@@ -1,4 +1,4 @@
-"""The plan query in Ariadne as its documentation writes it, and the addresses of its service."""
+"""The plan query in Ariadne, as its documentation writes it, and the URLs of its service."""
 
 from typing import Any
 

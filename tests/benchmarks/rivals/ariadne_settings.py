@@ -1,4 +1,4 @@
-"""The settings of the service that answers by Ariadne."""
+"""The settings of the service on Ariadne."""
 
 from tests.benchmarks.rivals.elsewhere import *  # noqa: F403
 from tests.benchmarks.rivals.elsewhere import INSTALLED_APPS

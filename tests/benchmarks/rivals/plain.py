@@ -1,4 +1,4 @@
-"""The plan query as a plain Django view over the ORM, the baseline; and what all rivals sign in by."""
+"""The plan query as a plain Django view over the ORM, the baseline; and the sign-in that all rivals share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ View = Callable[[HttpRequest], HttpResponseBase]
 
 
 def with_session_token(view: View) -> View:
-    """Let in whoever brings a session token of allauth's, as /graphql/ does."""
+    """Sign in the owner of an allauth session token, as /graphql/ does."""
 
     @wraps(view)
     def checked(request: HttpRequest) -> HttpResponseBase:
@@ -36,7 +36,7 @@ def with_session_token(view: View) -> View:
 
 @csrf_exempt
 def empty_view(request: HttpRequest) -> HttpResponse:
-    """Read the body and answer nothing: what the workers and the middleware can do at most."""
+    """Read the body and return nothing: the most that workers and middleware can do."""
     _ = request.body
     return HttpResponse()
 
@@ -44,7 +44,7 @@ def empty_view(request: HttpRequest) -> HttpResponse:
 @csrf_exempt
 @with_session_token
 def plan_view(request: HttpRequest) -> JsonResponse:
-    """Answer the plan of whoever asks: members, open invites and seats."""
+    """Return the requester's plan: members, open invites and seats."""
     members = Membership.objects.owner_first().select_related("user__zammad_user")
     invites = FamilyPlanInvite.objects.open(now=timezone.now()).order_by("-pk")
     plan = (
@@ -77,7 +77,7 @@ def plan_as_json(plan: Any, request: HttpRequest) -> dict[str, Any]:
 
 
 def sees_zammad_of(person: Any, viewer: Any) -> bool:
-    """Zammad's data is for the person and for staff with the right, as it is for all candidates."""
+    """Show Zammad's data to the person and to staff with the right, as all candidates do."""
     return bool(person == viewer or viewer.has_perm("zammad.view_zammaduser"))
 
 
@@ -113,5 +113,5 @@ def invite_as_json(invite: FamilyPlanInvite) -> dict[str, Any]:
 
 
 def node_id(type_name: str, key: int) -> str:
-    """Return the id that the GraphQL candidates answer: all are held to the same values."""
+    """Return the ID that the GraphQL candidates return: all must return the same values."""
     return base64.b64encode(f"{type_name}:{key}".encode()).decode()

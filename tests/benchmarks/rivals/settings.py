@@ -1,4 +1,4 @@
-"""Ours, with the addresses of rivals beside: they answer on the same workers, behind the same middleware."""
+"""Our settings with the rivals' URLs: they run on the same workers, behind the same middleware."""
 
 from config.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""The plan query in strawberry-django as its documentation writes it: types over models, the optimizer."""
+"""The plan query in strawberry-django, as its documentation writes it: types over models, the optimizer."""
 
 from typing import Any
 
@@ -27,12 +27,12 @@ InviteStatus = strawberry.enum(models.FamilyPlanInvite.Status, name="InviteStatu
 
 
 def asks(info: Info) -> Any:
-    """Return who asks."""
+    """Return the requester."""
     return info.context.request.user
 
 
 def asks_owner(info: Info, plan_id: int) -> bool:
-    seat = getattr(asks(info), "membership", None)  # Django keeps it on the person: one query a request
+    seat = getattr(asks(info), "membership", None)  # Django caches it on the user: one query per request
     return seat is not None and seat.is_owner and seat.family_plan_id == plan_id
 
 
@@ -101,7 +101,7 @@ class FamilyPlanInvite(relay.Node):
 
 
 def limit_of(plan: Any) -> int:
-    """Return the limit in force, from a setting that is read once."""
+    """Return the current limit, from a setting that is read once."""
     if "limit" not in plan.__dict__:
         plan.limit = plan.user_limit or constance.config.USER_LIMIT
     return int(plan.limit)

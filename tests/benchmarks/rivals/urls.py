@@ -1,4 +1,4 @@
-"""The service's addresses, with those rivals that need no packages of their own."""
+"""The service's URLs, and those of the rivals that need no packages of their own."""
 
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
