@@ -1,4 +1,4 @@
-"""Who may take an invite's seat, and what they hear who may not."""
+"""Who may take an invite's seat, and how everybody else is refused."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +25,7 @@ TOKEN = "t" * 43
 
 @pytest.fixture
 def invite(plan: FamilyPlan, alice: User, time_machine: TimeMachineFixture) -> FamilyPlanInvite:
-    """An open invite to alice's plan, that expires in an hour."""
+    """An open invite to alice's plan that expires in an hour."""
     time_machine.move_to(NOON, tick=False)
     invite: FamilyPlanInvite = InviteFactory(
         family_plan=plan, created_by=alice, token=TOKEN, expires_at=NOON + timedelta(hours=1)
@@ -115,7 +115,7 @@ def test_a_pause_of_invites_stops_no_acceptance(carol: User, invite: FamilyPlanI
 def test_whoever_used_the_invite_succeeds_again_also_long_after(
     plan: FamilyPlan, carol: User, invite: FamilyPlanInvite, time_machine: TimeMachineFixture
 ) -> None:
-    # given a person whose client lost the answer, and a world that has moved on
+    # given a person whose client lost the response, and a plan that has changed since
     first = accept_invite(actor=carol, token=TOKEN).membership
     time_machine.move_to(NOON + timedelta(days=400), tick=False)
     constance.config.USER_LIMIT = 1
@@ -132,8 +132,8 @@ def test_whoever_used_the_invite_succeeds_again_also_long_after(
 
 @pytest.fixture
 def everything_forbids(plan: FamilyPlan, carol: User, invite: FamilyPlanInvite) -> FamilyPlanInvite:
-    """An expired invite into a full plan, used by a third person, and for another address than carol's,
-    who has a plan.
+    """An expired invite to a full plan, used by a third person, for another address than carol's,
+    and carol has a plan.
     """
     constance.config.USER_LIMIT = 2
     OwnerFactory(user=carol)
@@ -268,7 +268,7 @@ def test_an_account_that_ended_meanwhile_takes_no_seat(carol: User, invite: Fami
 def test_a_link_that_died_while_one_waited_for_the_lock_is_dead(
     carol: User, invite: FamilyPlanInvite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a reissue that commits between the look-up and the lock
+    # given a reissue that commits between the lookup and the lock
     find = queries.invite_of_token.first
 
     def reissued_meanwhile(*, token_digest: str, lock: bool) -> queries.InviteOfToken | None:

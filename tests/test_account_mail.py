@@ -1,4 +1,4 @@
-"""The mails about accounts: how many there are, what a failure tells, and which codes stay valid."""
+"""The mails about accounts: how many are sent, what a failure reveals, and which codes stay valid."""
 
 from __future__ import annotations
 
@@ -63,29 +63,29 @@ def dana() -> User:
 
 
 def use_up(address: str) -> None:
-    """Let strangers have caused as many mails to an address as they may."""
+    """Use up all the mails that strangers can cause to an address."""
     for _ in range(MAILS_PER_DAY):
         Attempt.objects.take_place(
             f"mail, to {mailbox_of(address)}", limit=MAILS_PER_DAY, window=DAY, now=timezone.now()
         )
 
 
-# --- A mail server that takes nothing ------------------------------------------------------------------
+# --- A mail server that accepts nothing ----------------------------------------------------------------
 
 
 def test_a_person_who_signs_up_without_a_mail_server_gets_their_code_later(
     client: Client, no_mail_server: None, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # when nobody takes the mail with the code
+    # when the mail server refuses the mail with the code
     answer = sign_up(client)
 
-    # then the answer is as usual, and one line tells why, without the address
+    # then the response is as usual, and one line of the log says why, without the address
     assert (answer.status_code, answer.headers["Location"]) == (302, "/accounts/confirm-email/")
     assert told(caplog) == [LINE]
     assert ADDRESS not in caplog.text
     assert list(EmailAddress.objects.values_list("email", "verified")) == [(ADDRESS, False)]
 
-    # and once there is a mail server again, signing in sends it
+    # and when the mail server is back, signing in sends the code
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     answer = Client().post("/accounts/login/", {"login": ADDRESS, "password": PASSWORD})
     assert answer.headers["Location"] == "/accounts/confirm-email/"
@@ -247,7 +247,7 @@ def test_security_notices_do_not_count(client: Client, dana: User, settings: Set
     assert [message.to for message in mail.outbox] == [[dana.email]]
 
 
-# --- A code that was mailed stays valid -------------------------------------------------------------------
+# --- A mailed code stays valid ----------------------------------------------------------------------------
 
 
 def test_a_reset_code_stays_valid_when_another_is_over_the_limit(client: Client, dana: User) -> None:

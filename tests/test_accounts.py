@@ -1,4 +1,4 @@
-"""Accounts: one door, one limit, addresses proved by a code, and user names that nobody sees."""
+"""Accounts: one sign-in page, one limit, addresses verified by a code, and user names that nobody sees."""
 
 import datetime
 import re
@@ -98,7 +98,7 @@ def test_mallory_who_signs_up_with_the_victims_address_never_gets_it_verified(cl
         assert guess != code
         client.post("/accounts/confirm-email/", {"code": guess})
 
-    # Also the right code is worth nothing after so many wrong ones.
+    # After so many wrong codes even the right one is worth nothing.
     client.post("/accounts/confirm-email/", {"code": code})
     assert not EmailAddress.objects.filter(verified=True).exists()
     assert not client.get("/").context["user"].is_authenticated

@@ -1,4 +1,4 @@
-"""Admin shows everything to who may see it, and changes seats only through services."""
+"""Admin shows everything to staff with the right, and changes seats only through services."""
 
 import datetime
 import html
@@ -269,7 +269,7 @@ def test_fifty_rows_take_as_many_queries_as_one(
     client = as_person(support)
     address = reverse(f"admin:{page}", args=[plan.pk] if of_plan else [])
     fill_plan(plan, 1)
-    queries_of(client, address)  # the first visit reads content types
+    queries_of(client, address)  # the first visit fetches content types
     for_few = queries_of(client, address)
     fill_plan(plan, 48)
 
@@ -669,7 +669,7 @@ def test_support_sees_zammad_users_but_links_none(
 
 
 def every_journey(plan: FamilyPlan, zammad_user: ZammadUser) -> list[str]:
-    """Return the address of each journey that any admin page has, for a row it exists for."""
+    """Return the URL of each journey on any admin page, for a row on which it exists."""
     rows: dict[Any, Any] = {
         FamilyPlan: plan,
         Membership: plan.memberships.get(role="MEMBER"),
@@ -777,7 +777,7 @@ def test_no_form_of_django_writes_what_services_write(
         data |= {"post": "yes", "action": "delete_selected", "_selected_action": row.pk, "index": "0"}
         assert client.post(url(model, "delete", row.pk), data).status_code == 403
         client.post(url(model, "changelist"), data)
-        if model is not FamilyPlan:  # it has journeys in these places
+        if model is not FamilyPlan:  # journeys appear in these places
             assert client.post(url(model, "add"), data).status_code == 403
             assert client.post(url(model, "change", row.pk), data).status_code == 403
         tried += 1

@@ -1,4 +1,4 @@
-"""No right of staff reaches further than it says: who gets in, and as what, is for superusers."""
+"""No right of staff reaches further than it says: only superusers decide who gets in, and as what."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEW_PASSWORD = "a-password-from-somebody-else"
 
 
 def access() -> dict[str, Any]:
-    """Read all that decides who gets in, and what they may do."""
+    """Read everything that decides who gets in, and what they may do."""
     people = User.objects.order_by("pk")
     return {
         "people": list(
@@ -47,7 +47,7 @@ def access() -> dict[str, Any]:
 
 
 class Fields(HTMLParser):
-    """Read the fields of a page's forms, with what they would send."""
+    """Read the fields of a page's forms, with the values they would send."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def world(dana: User, superuser: User, plan: FamilyPlan) -> dict[str, list[str]]
 
 
 def forged(dana: User, superuser: User, actor: User) -> dict[str, Any]:
-    """Return fields that would give oneself everything, by all the names that forms have for it."""
+    """Return fields that would give you everything, by all the names that forms have for them."""
     rights = [str(pk) for pk in Permission.objects.values_list("pk", flat=True)]
     return {
         "email": "actor@example.com",
@@ -115,7 +115,7 @@ def forged(dana: User, superuser: User, actor: User) -> dict[str, Any]:
 
 
 def pages(world: dict[str, list[str]], users: list[str]) -> list[str]:
-    """List every address that admin has, with the rows of each model in its place."""
+    """List every URL of admin, with a row of each model in its place."""
     found: list[str] = []
 
     def walk(patterns: list[URLPattern | URLResolver], prefix: str) -> None:
@@ -160,7 +160,7 @@ def test_a_single_right_changes_nobodys_access(
     actor = UserFactory(email="actor@example.com", is_staff=True)
     app, codename = right.split(".")
     actor.user_permissions.add(*Permission.objects.filter(content_type__app_label=app, codename=codename))
-    newcomer = UserFactory(email="erin@example.com", is_staff=True)  # whom no address holds
+    newcomer = UserFactory(email="erin@example.com", is_staff=True)  # nobody holds an address of theirs
     EmailAddress.objects.filter(user=newcomer).delete()
     users = [str(person.pk) for person in (dana, superuser, actor, newcomer)]
     client = as_person(actor)
@@ -173,12 +173,12 @@ def test_a_single_right_changes_nobodys_access(
         for sent in (lie, *as_new):
             answer = client.post(address, sent)
             assert answer.status_code < 500, address
-            if answer.status_code == 200:  # a form that wants more than we made up
+            if answer.status_code == 200:  # the form needs more than these values
                 fields = Fields(answer.content.decode()).values
                 assert client.post(address, {**fields, **sent}).status_code < 500, address
     for model, page in admin.site._registry.items():
         rows = users if model is User else world.get(model._meta.label_lower, [])
-        actions = page._get_base_actions()  # type: ignore[attr-defined]  # whoever may use them
+        actions = page._get_base_actions()  # type: ignore[attr-defined]  # regardless of permissions
         for action in {name for _call, name, _text in actions}:
             chosen = {"action": action, "_selected_action": rows, "post": "yes", "index": "0"}
             answer = client.post(url(model, "changelist"), chosen)

@@ -1,4 +1,4 @@
-"""Admin answers what staff ask: who is on a plan, who a Zammad user is, how much there is of everything."""
+"""Admin answers the questions of staff: who is in a plan, who a Zammad user is, how much there is."""
 
 import datetime
 import html
@@ -51,7 +51,7 @@ def allow(person: User, *rights: str) -> None:
 
 
 def links_of(response: Any) -> dict[str, str]:
-    """Return the links of a page: the first address of each text."""
+    """Return the links of a page: the first URL for each text."""
     main = response.content.decode().partition('<main id="content-start"')[2]
     links = re.findall(r'<a href="([^"]*)"[^>]*>([^<]*)</a>', main)
     return {text: html.unescape(address) for address, text in reversed(links)}
@@ -247,14 +247,14 @@ def receive(count: int, outcome: str, *, at: datetime.datetime) -> None:
 
 
 def figures_of(client: Client) -> list[str]:
-    """Return the lines of figures, as they are read."""
+    """Return the lines of figures, as people read them."""
     lines = re.findall(r'<p class="figures">(.*?)</p>', client.get(INDEX).content.decode(), re.DOTALL)
     return [" ".join(re.sub(r"<[^>]*>", " ", line).split()) for line in lines]
 
 
 def test_the_index_tells_how_much_there_is_and_what_came_today(superuser: User, plan: FamilyPlan) -> None:
     with time_machine.travel(MORNING, tick=False):
-        # given a plan of two, one that is closed, an open invite, one that has just expired
+        # given a plan of two, a closed one, an open invite, and one that has just expired
         FamilyPlanFactory(closed_at=MORNING)
         InviteFactory(family_plan=plan, expires_at=MORNING + datetime.timedelta(seconds=1))
         InviteFactory(family_plan=plan, expires_at=MORNING)
@@ -344,7 +344,7 @@ def test_the_index_and_a_zammad_user_take_as_many_queries_for_fifty_rows_as_for_
     client = as_person(superuser)
     pages = [INDEX, url(ZammadUser, "change", zammad_bob.pk)]
     for page in pages:
-        client.get(page)  # the first visit reads content types
+        client.get(page)  # the first visit fetches content types
     for_few = [queries_of(client, page) for page in pages]
 
     for _ in range(49):

@@ -1,4 +1,4 @@
-"""Whatever is asked, the answer has the form that the client speaks, and never blames us for odd input."""
+"""Every response has the form that the client speaks, and no odd input is an internal error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGIN = "/_allauth/app/v1/auth/login"
 
 
 def endpoints(patterns: list[Any] | None = None, prefix: str = "/") -> list[str]:
-    """List the addresses of allauth's API."""
+    """List the URLs of allauth's API."""
     found = []
     for pattern in patterns or get_resolver().url_patterns:
         path = f"{prefix}{pattern.pattern}"
@@ -38,7 +38,7 @@ def endpoints(patterns: list[Any] | None = None, prefix: str = "/") -> list[str]
 
 @pytest.fixture
 def anybody() -> Client:
-    """A client that sees a failure as an answer."""
+    """A client that returns a failure as a response."""
     return Client(raise_request_exception=False)
 
 
@@ -47,7 +47,7 @@ def send(client: Client, path: str, body: bytes, method: str = "POST") -> Any:
 
 
 def check(answer: Any, *statuses: int) -> dict[str, Any]:
-    """Hold that a refusal is JSON that says what it is, for programs and for people."""
+    """Check that a refusal is JSON that explains itself, to programs and to people."""
     assert answer.status_code in statuses
     assert answer.headers["Content-Type"] == "application/json"
     told: dict[str, Any] = json.loads(answer.content)

@@ -1,4 +1,4 @@
-"""The pages for API users cannot rot: their examples are run, and every query and mutation has one."""
+"""The page for API users cannot rot: its examples run, and every query and mutation has one."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ EXAMPLES = re.compile(
     r"Response:\s+```json\n(?P<answer>.*?)```",
     re.DOTALL,
 )
-# Never the same twice: what is answered as one stands for what the page has in its place.
+# These change with every run: a value is compared with the one in its place on the page.
 TOKEN = re.compile(r'"(?:session_|device_)?token": "([^"]+)"')
 
 
 class Reader:
-    """Somebody who tries the page from top to bottom."""
+    """A reader who tries the page from top to bottom."""
 
     def __init__(self) -> None:
         self.client = Client()
@@ -54,14 +54,14 @@ class Reader:
         self.tokens: dict[str, str] = {}
 
     def send(self, path: str, body: str, **headers: str) -> Any:
-        """Post a body, with the real tokens where the page has printed ones."""
+        """Post a body, with the real tokens where the page prints examples."""
         for printed, real in self.tokens.items():
             body = body.replace(printed, real)
             headers = {name: value.replace(printed, real) for name, value in headers.items()}
         return self.client.post(path, body, content_type="application/json", headers=headers)
 
     def check(self, response: HttpResponse, printed: str) -> None:
-        """Hold an answer against what is printed, all of it."""
+        """Compare a response with the printed one, all of it."""
         answered, expected = (json.dumps(json.loads(text)) for text in (response.content, printed))
         self.tokens |= zip(TOKEN.findall(expected), TOKEN.findall(answered), strict=False)
         for token, real in self.tokens.items():
@@ -101,7 +101,7 @@ class Reader:
 def test_every_example_is_answered_as_the_page_says(
     page: str, sandbox: Sandbox, settings: Settings, time_machine: TimeMachineFixture
 ) -> None:
-    # given the demo data on a certain morning, and that Zammad has told of Bob
+    # given the demo data on a certain morning, and a delivery about Bob
     time_machine.move_to(MORNING, tick=False)
     settings.DEBUG = True
     call_command("demo_data")
@@ -109,7 +109,7 @@ def test_every_example_is_answered_as_the_page_says(
     bob = User.objects.get(email="bob@example.com")
     ZammadUserFactory(zammad_id=4, user=bob, email=bob.email, firstname="Bob", updated_at=MORNING)
 
-    # when the examples are tried in their order, then all is as in print
+    # when the examples run in their order, then all responses are as printed
     examples = list(EXAMPLES.finditer(page))
     assert examples
     reader = Reader()

@@ -1,4 +1,4 @@
-"""A backup that was taken while people were being invited restores into a service that goes on.
+"""A backup taken while people are invited restores into a service that works.
 
 With the tools that operators have: sqlite3 for a file, pg_dump and pg_restore for PostgreSQL.
 """
@@ -32,7 +32,7 @@ from zammad.models import LinkChange, WebhookDelivery, ZammadUser
 
 @contextmanager
 def pouring(invite: Callable[[], tuple[str, dict[str, object]]]) -> Iterator[list[str]]:
-    """Invite on and on beside the block, and collect the tokens."""
+    """Invite concurrently with the block, and collect the tokens."""
     tokens: list[str] = []
     enough = threading.Event()
 
@@ -98,11 +98,11 @@ def test_a_backup_taken_while_serving_restores_and_an_invite_from_before_still_o
         with pouring(invite) as tokens:
             wait_for(lambda: len(tokens) >= 5)
 
-            # when a backup is made meanwhile
+            # when a backup is made at the same time
             before = list(tokens)
             back_up(server.database_url, target, copy)
 
-        # then a new database holds what had been answered before it
+        # then a new database holds every response from before it
         restored = f"sqlite:///{copy}" if kind == "sqlite" else target
         with orm_on(restored):
             call_command("migrate", check_unapplied=True, verbosity=0)
@@ -110,7 +110,7 @@ def test_a_backup_taken_while_serving_restores_and_an_invite_from_before_still_o
             found = FamilyPlanInvite.objects.filter(token_digest__in=map(digest_of, before))
             assert found.count() == len(before)
             assert constance.config.INVITES_PER_DAY == 10_000
-            # and an invite from before still opens, and no other row stands in its way
+            # and an invite from before still opens, and no other row is in its way
             person = UserFactory()
             joined = accept_invite(actor=person, token=before[0]).membership.family_plan
             assert joined.memberships.count() == 5
@@ -129,12 +129,12 @@ def test_an_empty_database_is_migrated_step_by_step(
     kind: str, tmp_path: Path, server_databases: None
 ) -> None:
     with scratch_database(kind, tmp_path) as url, orm_on(url):
-        # when each migration is applied by itself, as by somebody who takes every version
+        # when each migration is applied by itself, as if every version were installed
         executor = MigrationExecutor(connection)
         for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes()):
             MigrationExecutor(connection).migrate([(migration.app_label, migration.name)])
 
-        # then nothing is left to do, and the service works
+        # then nothing is left to migrate, and the service works
         call_command("migrate", check_unapplied=True, verbosity=0)
         call_command("makemigrations", check_changes=True, dry_run=True, verbosity=0)
         OwnerFactory()
@@ -188,7 +188,7 @@ def test_links_of_the_version_before_stay_and_get_their_kind(
     kind: str, tmp_path: Path, server_databases: None
 ) -> None:
     with scratch_database(kind, tmp_path) as url, orm_on(url):
-        # given links that an address made and links that staff made, as each version of admin told them
+        # given automatic links and links by staff, with the history that each version of admin wrote
         executor = MigrationExecutor(connection)
         needed = [key for key in executor.loader.graph.leaf_nodes() if key[0] in {"admin", "auth", "account"}]
         apps = executor.migrate([("zammad", "0002_search_indexes"), *needed]).apps
@@ -221,10 +221,10 @@ def test_links_of_the_version_before_stay_and_get_their_kind(
             body_digest="0" * 64, outcome="APPLIED", received_at=NOW
         )
 
-        # when it is migrated to the newest
+        # when it is migrated to the newest version
         call_command("migrate", verbosity=0)
 
-        # then every link stands, and tells how it was made
+        # then every link is kept, with its kind
         found = ZammadUser.objects.order_by("zammad_id").values_list("user", "link_kind")
         assert list(found) == [
             (user.pk, kind) for user, (_auto, _message, kind) in zip(users, told, strict=True)

@@ -35,7 +35,7 @@ QUERY = b'{"query": "{ viewer { plan { id } } }"}'
 WINDOW = 2.0  # seconds, instead of ten
 ROOM = 36 * MIB  # instead of 256, of which large bodies may take all but 16
 
-# Zammad sends up to forty at a time: LARGE_DELIVERIES=40 .venv/bin/pytest tests/test_bodies.py -rP -k large
+# Zammad sends up to forty at once: LARGE_DELIVERIES=40 .venv/bin/pytest tests/test_bodies.py -rP -k large
 LARGE_DELIVERIES = int(os.environ.get("LARGE_DELIVERIES", "10"))
 PLAN = "query($id: ID!) { plan(id: $id) { name seatsTaken } }"
 
@@ -69,7 +69,7 @@ def server(_server: ProductionServer, server_databases: None) -> Iterator[Produc
 
 
 def signed_delivery(server: ProductionServer, zammad_id: int, size: int) -> tuple[list[str], bytes]:
-    """Return the head's lines and the body of a delivery about a customer, filled up to a size."""
+    """Return the lines of the head and the body of a delivery about a customer, padded to a size."""
     customer = {"id": zammad_id, "email": "", "updated_at": timezone.now().isoformat()}
     article = {"attachment": ""}
     data = {"ticket": {"customer": customer}, "article": article}
@@ -93,7 +93,7 @@ def deliver(server: ProductionServer, zammad_id: int, size: int) -> Answer:
 
 
 def temporary_files(server: ProductionServer) -> int:
-    """Count the files without a name that the server's processes hold."""
+    """Count the nameless files that the server's processes hold."""
     count = 0
     for process in processes(server):
         with suppress(OSError):
@@ -104,7 +104,7 @@ def temporary_files(server: ProductionServer) -> int:
 
 
 def message_of(path: str, answer: Answer) -> str:
-    """Return what a refusal says, where the clients of a path look for it."""
+    """Return the text of a refusal, where the clients of a path look for it."""
     if path == GRAPHQL:
         [error] = answer.json()["errors"]
         assert error["extensions"]["code"] in {"INVALID_INPUT", "SERVICE_UNAVAILABLE"}
@@ -132,7 +132,7 @@ def test_a_body_of_just_the_cap_is_read_and_one_byte_more_is_not(server: Product
             body = b"a" * size
             return ask(server.port, head("POST", path, *lines), body if announces else in_chunks(body))
 
-        assert post(cap).status in {400, 403}  # it was read, and is no JSON, no form, and not signed
+        assert post(cap).status in {400, 403}  # it was read: it is not JSON, not a form, and not signed
         refused = post(cap + 1)
         assert refused.status == 413
         assert message_of(path, refused) == too_large
@@ -325,14 +325,14 @@ def test_a_client_that_closes_its_half_is_answered(server: ProductionServer) -> 
 
 
 def test_dripping_bodies_hold_nobody_up_and_are_given_up(server: ProductionServer) -> None:
-    # given far more connections than threads, which send a byte now and then
+    # given far more connections than threads, each sending a byte now and then
     paths = [WEBHOOK, GRAPHQL, SIGN_IN_PAGE, LOGIN] * 16
     with ExitStack() as stack:
         wires = [stack.enter_context(Wire(server.port)) for _ in paths]
         for path, wire in zip(paths, wires, strict=True):
             wire.send(head("POST", path, f"Content-Type: {JSON}", "Content-Length: 5000"), b"{")
 
-        # when everybody else asks, then they are answered as ever
+        # when other people send requests, then they get responses as usual
         seconds = []
         for number in range(5):
             answers = at_once([partial(server.get, "/healthz"), partial(deliver, server, 60 + number, 2000)])
@@ -342,7 +342,7 @@ def test_dripping_bodies_hold_nobody_up_and_are_given_up(server: ProductionServe
                 wire.send(b" ")
         assert max(seconds) < WINDOW
 
-        # and each of those hears that it was too slow, in the form that it speaks
+        # and each slow client hears that it was too slow, in the form it speaks
         for path, wire in zip(paths, wires, strict=True):
             answer = wire.answer()
             assert answer.status == 408
@@ -360,7 +360,7 @@ def test_a_body_that_would_take_for_ever_at_a_good_pace_is_given_up(server: Prod
         while not answered:
             assert time.monotonic() < ends_at
             wire.send(b" " * 10_000)
-            time.sleep(0.25)  # twice as fast as it must be
+            time.sleep(0.25)  # twice as fast as necessary
             try:
                 answered = bool(wire.socket.recv(1, 2))  # MSG_PEEK
             except BlockingIOError:
@@ -378,7 +378,7 @@ def test_a_body_that_would_take_for_ever_at_a_good_pace_is_given_up(server: Prod
 def test_what_finds_no_room_hears_it_and_room_is_free_again_once_a_client_hangs_up(
     server: ProductionServer,
 ) -> None:
-    # given two deliveries that do not end, on whichever processes
+    # given two deliveries that do not end, in any processes
     with ExitStack() as stack:
         for _ in range(2):
             wire = stack.enter_context(
@@ -387,7 +387,7 @@ def test_what_finds_no_room_hears_it_and_room_is_free_again_once_a_client_hangs_
             wire.send(b" " * (9 * MIB))
         wait_for(lambda: temporary_files(server) == 2)
 
-        # when a third comes, then there is no room for it, but for everybody else
+        # when a third one arrives, then there is no room for it, but room for everybody else
         refused = deliver(server, 57, 5 * MIB)
         assert (refused.status, refused.body) == (503, b"too many bodies at once, try again\n")
         assert refused.headers["Retry-After"] == "5"
@@ -395,7 +395,7 @@ def test_what_finds_no_room_hears_it_and_room_is_free_again_once_a_client_hangs_
         assert server.get(SIGN_IN_PAGE).status == 200
         assert list(ZammadUser.objects.values_list("zammad_id", flat=True)) == [58]
 
-    # when those hang up, then it is taken
+    # when the two hang up, then it is accepted
     wait_for(lambda: temporary_files(server) == 0)
     assert deliver(server, 57, 5 * MIB).body == b"APPLIED\n"
     wait_for(lambda: temporary_files(server) == 0)
@@ -410,26 +410,26 @@ def test_a_process_that_is_killed_leaves_neither_files_nor_its_share_of_the_room
     more["LOCKS_DIR"] = f"{tmp_path}/locks"
     with production_server("sqlite", tmp_path, **more) as server:
         wait_for(lambda: server.log.read_text().count("Started worker-") == 2)
-        # given deliveries that fill the room
+        # given deliveries that use up the room
         with ExitStack() as stack:
             for _ in range(2):
                 begun = Wire(server.port, head("POST", WEBHOOK, f"Content-Length: {10 * MIB}"))
                 stack.enter_context(begun).send(b" " * (9 * MIB))
             wait_for(lambda: temporary_files(server) == 2)
 
-            # when the processes that answer are killed
+            # when the processes that handle them are killed
             for pid in workers(server):
                 os.kill(pid, signal.SIGKILL)
             wait_for(lambda: server.log.read_text().count("Started worker-") == 4)
 
-        # then others take their place, and find the room empty
+        # then others replace them, and find the room empty
         assert temporary_files(server) == 0
         assert list(Path(server.environment["TMPDIR"]).iterdir()) == []
         assert deliver(server, 57, 12 * MIB).body == b"APPLIED\n"
 
 
 def processes(server: ProductionServer) -> list[Path]:
-    """Return where Linux tells of the server's processes."""
+    """Return the directory in which Linux describes the server's processes."""
     assert server.process is not None
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -440,7 +440,7 @@ def processes(server: ProductionServer) -> list[Path]:
 
 
 def workers(server: ProductionServer) -> list[int]:
-    """Return the processes that answer requests: those that have threads."""
+    """Return the processes that handle requests: those with threads."""
     return [int(process.name) for process in processes(server) if len(list((process / "task").iterdir())) > 4]
 
 
@@ -461,7 +461,7 @@ def test_many_large_deliveries_at_once_take_little_memory_and_hold_nobody_up(
     tmp_path: Path, server_databases: None
 ) -> None:
     with production_server("sqlite", tmp_path) as server, ThreadPoolExecutor(1) as pool:
-        # given a server that has answered before
+        # given a server that has handled requests before
         for number in range(6):
             assert deliver(server, 1000 + number, MIB // 2).status == 200
         owner = OwnerFactory()
@@ -480,7 +480,7 @@ def test_many_large_deliveries_at_once_take_little_memory_and_hold_nobody_up(
                 statuses.append(send(server, lines, body).status)
             return statuses
 
-        # when many large deliveries come at once, and others ask meanwhile
+        # when many large deliveries arrive concurrently, and others send requests as well
         delivering = pool.submit(at_once, [partial(deliver_until_taken, *each) for each in deliveries])
         seconds, most = [], before
         while not delivering.done():
@@ -492,7 +492,7 @@ def test_many_large_deliveries_at_once_take_little_memory_and_hold_nobody_up(
 
         figures = f"{most - before:.0f} MB more, plan query at most {max(seconds):.2f} s, {dict(statuses)}"
         print(figures)  # noqa: T201  # shown with -rP
-        # then each was taken, in the end, and nobody noticed
+        # then each was stored in the end, and nobody noticed
         assert statuses.keys() <= {200, 503}
         assert statuses[200] == LARGE_DELIVERIES
         assert ZammadUser.objects.filter(zammad_id__lt=1000).count() == LARGE_DELIVERIES

@@ -1,4 +1,4 @@
-"""The way of a person through a real browser: the link, the sign-in page, the button, the page after."""
+"""A person's way through a real browser: the link, the sign-in page, the button, the page after it."""
 
 import re
 import threading
@@ -36,7 +36,7 @@ def invite_url(
 
 
 class Welcome(BaseHTTPRequestHandler):
-    """A company's own page, somewhere else."""
+    """A company's own page, on another site."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -50,7 +50,7 @@ class Welcome(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def elsewhere() -> Iterator[str]:
-    """Serve a page on another origin; its address, which staff chose for people who have accepted."""
+    """Serve a page on another origin, whose URL staff chose for people who have accepted."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Welcome) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -94,13 +94,13 @@ def test_a_newcomer_signs_up_on_the_way_and_comes_back_to_the_invite(
     visitor.fill(email="newcomer@example.com", password1=PASSWORD, password2=PASSWORD)
     visitor.click("Sign Up")
 
-    # when they type the code of the mail
+    # when they enter the code from the mail
     code = re.search(r"^[A-Z0-9]{3,}-?[A-Z0-9]+$", str(mail.outbox[-1].body), re.MULTILINE)
     assert code
     visitor.fill(code=code[0])
     visitor.click("Confirm")
 
-    # then the invite is before them, and its button works
+    # then they see the invite, and its button works
     assert visitor.driver.current_url == invite_url
     visitor.click("Accept the invitation")
     assert visitor.driver.current_url == f"{live_server.url}/invites/accepted/"
@@ -110,7 +110,7 @@ def test_a_newcomer_signs_up_on_the_way_and_comes_back_to_the_invite(
 def test_somebody_signed_in_as_another_changes_the_account_and_comes_back(
     visitor: Visitor, live_server: LiveServer, invite_url: str, bob: User, carol: User
 ) -> None:
-    # given bob at the browser, who is in the plan already
+    # given bob at the browser, already in the plan
     visitor.open(f"{live_server.url}/accounts/login/")
     visitor.fill(login=bob.email, password=PASSWORD)
     visitor.click("Sign In")
@@ -135,7 +135,7 @@ def test_the_button_leads_to_a_page_on_another_origin(
     visitor.fill(login=carol.email, password=PASSWORD)
     visitor.click("Sign In")
 
-    # when she accepts, then Chromium follows the redirect that the button is answered with
+    # when she accepts, then Chromium follows the redirect after the button
     visitor.click("Accept the invitation")
     assert visitor.driver.current_url == elsewhere
     assert visitor.reads == "Welcome to the company"

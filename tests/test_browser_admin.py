@@ -1,4 +1,4 @@
-"""Admin in a real browser, at a desk and on a phone: what staff see, and the journeys they start there."""
+"""Admin in a real browser, on a desktop and on a phone: what staff see, and the journeys they start there."""
 
 from collections.abc import Iterator
 
@@ -42,7 +42,7 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[Visitor]:
 def visitor(
     stranger: Visitor, live_server: LiveServer, settings: Settings, superuser: User
 ) -> Iterator[Visitor]:
-    """The superuser, who has come through the one door to the index of admin."""
+    """The superuser, who signed in on the usual page and is at the index of admin."""
     settings.PUBLIC_URL = live_server.url
     stranger.driver.delete_all_cookies()
     stranger.open(f"{live_server.url}/admin/")
@@ -50,12 +50,12 @@ def visitor(
     stranger.click("Sign In")
     assert stranger.driver.current_url == f"{live_server.url}/admin/"
     yield stranger
-    # Whatever a page of admin wanted to load or run, its policy allowed.
+    # The policy allowed everything that a page of admin loaded or ran.
     assert [text for text in stranger.complaints() if "Policy" in text] == []
 
 
 def rows_of(visitor: Visitor, table: str) -> list[str]:
-    """Return what the rows of a table tell, one line each, without its columns' names."""
+    """Return the text of a table's rows, one line each, without the headers."""
     rows = visitor.driver.find_elements(By.CSS_SELECTOR, f"{table} tbody tr")
     return [" ".join(row.text.split()) for row in rows]
 
@@ -66,13 +66,13 @@ def told(visitor: Visitor) -> list[str]:
 
 
 def value_of(visitor: Visitor, label: str) -> str:
-    """Return what stands beside a label."""
+    """Return the text next to a label."""
     beside = f"//main//label[normalize-space()='{label}']/following-sibling::*[1]"
     return visitor.driver.find_element(By.XPATH, beside).text
 
 
 def buttons(visitor: Visitor) -> list[str]:
-    """Return what the buttons at the end of the page would do."""
+    """Return the labels of the buttons at the end of the page."""
     found = visitor.driver.find_elements(By.CSS_SELECTOR, "main .submit-row :is(input, a)")
     return [button.get_attribute("value") or button.text for button in found]
 
@@ -99,7 +99,7 @@ def test_the_index_leads_to_a_plan_with_its_members_invites_and_history(
     assert not visitor.scrolls_sideways
     visitor.click("The Archers")
 
-    # then the plan's page tells who is in it, by which invite, and what can be done
+    # then the plan's page shows who is in it, through which invite, and what staff can do
     assert value_of(visitor, "Owner:") == "Alice Archer (alice@example.com)"
     assert value_of(visitor, "Seats taken:") == "2 of 5"
     owner, member = rows_of(visitor, "#memberships-group")
@@ -123,7 +123,7 @@ def test_an_invite_shows_its_link_this_once(visitor: Visitor, sandbox: Sandbox, 
     visitor.fill(email="Dora@example.com")
     visitor.click("Invite")
 
-    # then the link is before them, and it opens the invite just made
+    # then they see the link, and it opens the invite that they just made
     assert "Copy the link now: it is shown this once" in visitor.reads
     assert value_of(visitor, "Mail") == "Sent (dora@example.com)"
     link = visitor.find("#invite-link").get_attribute("value") or ""
@@ -152,7 +152,7 @@ def test_a_limit_out_of_range_is_refused_and_a_good_one_stands_in_the_history(vi
     assert visitor.driver.find_element(By.TAG_NAME, "h1").text == "Family plan settings"
     assert not visitor.scrolls_sideways
 
-    # when the limit is out of range, the reason stands beside it and nothing changes
+    # when the limit is out of range, the reason appears next to it and nothing changes
     visitor.fill(USER_LIMIT="101")
     visitor.click("Save")
     assert (
@@ -161,13 +161,13 @@ def test_a_limit_out_of_range_is_refused_and_a_good_one_stands_in_the_history(vi
     assert visitor.driver.find_element(By.NAME, "USER_LIMIT").get_attribute("value") == "101"
     assert PlanSettings.current().user_limit == 5
 
-    # when it is in range, it is in force
+    # when it is in range, it takes effect
     visitor.fill(USER_LIMIT="6")
     visitor.click("Save")
     assert told(visitor) == ["Live settings updated successfully."]
     assert PlanSettings.current().user_limit == 6
 
-    # then the history has the good change alone, and who made it
+    # then the history has only the good change, with its author
     visitor.click("History")
     [change] = rows_of(visitor, "#change-history")
     assert change.endswith("admin@example.com USER_LIMIT: 5 -> 6")
@@ -183,17 +183,17 @@ def test_deliveries_are_chosen_by_their_outcome_and_read(visitor: Visitor, lena:
         trigger="ticket updated", outcome="IGNORED", detail="The body is not JSON."
     )
 
-    # when staff look for what was ignored
+    # when staff look for ignored deliveries
     visitor.click("Webhook deliveries")
     assert len(rows_of(visitor, "#result_list")) == 2
     assert not visitor.scrolls_sideways
     visitor.click("Ignored")
 
-    # then the reason stands in the list
+    # then the list shows the reason
     [row] = rows_of(visitor, "#result_list")
     assert row.endswith("Ignored The body is not JSON. - ticket updated")
 
-    # and what was applied can be read in full, and not changed
+    # and staff can read what was applied in full, but not change it
     visitor.click("Applied")
     visitor.click(visitor.driver.find_element(By.CSS_SELECTOR, "#result_list tbody a").text)
     assert value_of(visitor, "Delivery ID:") == delivery_id
@@ -205,13 +205,13 @@ def test_deliveries_are_chosen_by_their_outcome_and_read(visitor: Visitor, lena:
 def test_a_zammad_user_is_linked_to_a_person_and_unlinked(
     visitor: Visitor, lena: ZammadUser, plan: FamilyPlan, bob: User
 ) -> None:
-    # given a Zammad user whose address says nothing here
+    # given a Zammad user whose address matches nobody here
     visitor.click("Zammad users")
     assert rows_of(visitor, "#result_list") == ["57 Lena Vogt lena@acme.example - -"]
     assert not visitor.scrolls_sideways
     visitor.click("57")
 
-    # when staff find the person by a letter of the address
+    # when staff find the person by one letter of the address
     visitor.click("Link")
     visitor.find(".select2-selection").click()
     visitor.find(".select2-search__field").send_keys("b")  # one key, one search
@@ -219,13 +219,13 @@ def test_a_zammad_user_is_linked_to_a_person_and_unlinked(
     assert not visitor.scrolls_sideways
     visitor.click("Link")
 
-    # then the page tells whose plan it is
+    # then the page shows whose plan it is
     assert told(visitor) == [f"Linked to user {bob.pk}."]
     assert value_of(visitor, "Person:") == "Bob Baker (bob@example.com)"
     assert value_of(visitor, "Plan:") == "The Archers (Member)"
     assert ZammadUser.objects.get().user == bob
 
-    # when they take it back, it stays so
+    # when they undo it, it stays undone
     visitor.click("Unlink")
     assert "An equal address will not link this Zammad user again" in visitor.reads
     visitor.click("Unlink")

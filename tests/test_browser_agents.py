@@ -23,19 +23,19 @@ def visitor() -> Iterator[Visitor]:
 def test_the_link_from_zammad_leads_to_the_plan_and_everything_there_is_within_reach(
     visitor: Visitor, live_server: LiveServer, superuser: User, plan: FamilyPlan, bob: User
 ) -> None:
-    # given somebody of staff who is signed out
+    # given a member of staff who is signed out
     zammad_user = ZammadUserFactory(zammad_id=57, user=bob)
     InviteFactory(family_plan=plan, email="somebody.with.a.very.long.name@subsidiary.example.com")
     visitor.open(f"{live_server.url}/admin/zammad-user/57/")
 
-    # when they sign in, the Zammad user is before them
+    # when they sign in, they see the Zammad user
     visitor.fill(login=superuser.email, password=PASSWORD)
     visitor.click("Sign In")
     assert visitor.driver.current_url.endswith(f"/admin/zammad/zammaduser/{zammad_user.pk}/change/")
     assert "Bob Baker (bob@example.com)" in visitor.reads
     assert not visitor.scrolls_sideways
 
-    # then the plan is a click away, and nothing in its rows is off the screen
+    # then the plan is one click away, and its rows fit the screen
     visitor.click("The Archers")
     assert visitor.driver.current_url.endswith(f"/admin/plans/familyplan/{plan.pk}/change/")
     cells = visitor.driver.find_elements(By.CSS_SELECTOR, ".inline-group td, .inline-group td a")

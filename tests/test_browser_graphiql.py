@@ -1,4 +1,4 @@
-"""GraphiQL in a real browser: whom it opens for, and that it asks, explains and changes things."""
+"""GraphiQL in a real browser: for whom it opens, and that it runs queries, explains and changes things."""
 
 import fcntl
 import json
@@ -26,14 +26,14 @@ from tests.factories import PASSWORD, UserFactory
 pytestmark = [pytest.mark.browser, pytest.mark.node, pytest.mark.django_db(transaction=True)]
 
 PACKAGES = Path(__file__).parent / "graphiql"
-# The host that Strawberry's page takes its JavaScript from, and how it names a file there.
+# The host of the JavaScript in Strawberry's page, and how it names a file there.
 CDN = "unpkg.com"
 FILE_OF_A_PACKAGE = re.compile(r"/((?:@[a-z-]+/)?[a-z-]+)@[0-9.]+/([a-z./-]+)")
 KINDS = {".js": "text/javascript", ".css": "text/css"}
 
 
 class PackageFiles(BaseHTTPRequestHandler):
-    """Answer the CDN's addresses. The page's integrity hashes tell whether a file is the right one."""
+    """Serve the CDN's URLs. The page's integrity hashes prove that a file is the right one."""
 
     def do_GET(self) -> None:
         found = FILE_OF_A_PACKAGE.fullmatch(self.path)
@@ -53,7 +53,7 @@ class PackageFiles(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def node_modules() -> None:
-    """Install what package-lock.json locks, once, however many processes test."""
+    """Install what package-lock.json locks, once, in however many processes tests run."""
     with (PACKAGES / "package-lock.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # npm writes this file last.
@@ -68,7 +68,7 @@ def node_modules() -> None:
 
 @pytest.fixture(scope="module")
 def cdn(node_modules: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Serve the packages over TLS; the port."""
+    """Serve the packages over TLS; return the port."""
     folder = tmp_path_factory.mktemp("cdn")
     subprocess.run(
         [
@@ -101,7 +101,7 @@ def visitor(cdn: int) -> Iterator[Visitor]:
 
 @pytest.fixture
 def staff(db: None) -> User:
-    """A person of staff who may create plans. The group Support is gone when a live server has run."""
+    """A member of staff who may create plans. The group Support is gone after a live server has run."""
     user = UserFactory(email="staff@example.com", is_staff=True)
     rights = Permission.objects.filter(codename__in=["add_familyplan", "view_familyplan"])
     user.user_permissions.set(rights)
@@ -114,7 +114,7 @@ def graphiql(live_server: LiveServer) -> str:
 
 
 def run(visitor: Visitor) -> dict[str, Any]:
-    """Click the button beside the query, and return the answer as the page shows it."""
+    """Click the button next to the query, and return the response as the page shows it."""
     visitor.find(".graphiql-execute-button").click()
     visitor.find(".result-window .cm-punctuation")
     shown: str = visitor.driver.execute_script(
@@ -125,13 +125,13 @@ def run(visitor: Visitor) -> dict[str, Any]:
 
 
 def open_documentation(visitor: Visitor) -> None:
-    """Open the schema's documentation, which GraphiQL has by introspection."""
+    """Open the schema's documentation, which GraphiQL gets by introspection."""
     visitor.find("[aria-label='Show Documentation Explorer']").click()
     visitor.until_reads("All Schema Types")
 
 
 def asked_for(visitor: Visitor) -> set[str]:
-    """Return the addresses that pages have asked the network for so far."""
+    """Return the URLs that pages have fetched from the network so far."""
     entries = [json.loads(entry["message"])["message"] for entry in visitor.log("performance")]
     addresses = [
         entry["params"]["request"]["url"]
@@ -144,7 +144,7 @@ def asked_for(visitor: Visitor) -> set[str]:
 def test_staff_are_led_to_sign_in_and_back_to_the_query_they_came_with(
     visitor: Visitor, graphiql: str, staff: User
 ) -> None:
-    # given a link with a query in it, opened by somebody who is signed out
+    # given a link with a query in it, opened by a person who is signed out
     link = f"{graphiql}?q={quote('{ viewer { email } }')}"
     visitor.open(link)
     assert "/accounts/login/?next=/graphql/" in visitor.driver.current_url
@@ -153,7 +153,7 @@ def test_staff_are_led_to_sign_in_and_back_to_the_query_they_came_with(
     visitor.fill(login=staff.email, password=PASSWORD)
     visitor.click("Sign In")
 
-    # then the query is before them, and the answer tells who they are
+    # then the query is on the page, and the response names them
     assert visitor.driver.current_url == link
     assert run(visitor) == {"data": {"viewer": {"email": "staff@example.com"}}}
     assert visitor.complaints() == []
@@ -188,7 +188,7 @@ def test_its_windows_open_under_its_policy(
         visitor.find(".graphiql-dialog", words=words)
         visitor.find(".graphiql-dialog-close").click()
 
-    # What a window writes to stop the page behind from scrolling is refused; nothing scrolls there anyway.
+    # A window writes a style that stops the page behind from scrolling: it is refused, and nothing scrolls.
     known = ("style-src", "react-remove-scroll-bar")
     assert [text for text in visitor.complaints() if not any(word in text for word in known)] == []
 

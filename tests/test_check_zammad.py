@@ -1,4 +1,4 @@
-"""A command tells what our token may do in Zammad, and warns of an owner who may do too much."""
+"""The command reports what our token may do in Zammad, and warns if its owner may do too much."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ def check(*arguments: str) -> tuple[str, str]:
 
 
 def let(sandbox: Sandbox, *, owner: set[str], token: set[str]) -> None:
-    """Give the token to somebody who holds these permissions, and these to the token."""
+    """Give the token to an owner with these permissions, and these to the token."""
     person = sandbox.add_user("minting@helpdesk.example", permissions=frozenset(owner))
     with sandbox.lock:
         sandbox.records["tokens"][1].update(user_id=person["id"], permissions=frozenset(token))
@@ -145,7 +145,7 @@ def test_a_warning_is_a_failure_with_strict_alone(sandbox: Sandbox, settings: Se
 
 @pytest.fixture
 def installed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """A Zammad with what we install, and a token that may see it."""
+    """A Zammad with our webhook and triggers, and a token that may read them."""
     let(sandbox, owner={MINTING, "ticket.agent"}, token={MINTING, "ticket.agent"})
     sandbox.add_token(2, "an-admin's", name="Install", permissions=ADMIN)
     monkeypatch.setenv("INSTALLING", "an-admin's")

@@ -1,4 +1,4 @@
-"""A machine whose clock is wrong serves nobody: it would sell seats that are taken."""
+"""A machine whose clock is wrong gets no requests: it would sell seats that are taken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REAL = pytest.mark.postgresql
 
 @contextmanager
 def clock_ahead(seconds: float) -> Iterator[None]:
-    """Move this machine's clock, and let it go on; PostgreSQL's stays."""
+    """Move this machine's clock, and let it run on; PostgreSQL's stays."""
     with time_machine.travel(timezone.now() + datetime.timedelta(seconds=seconds), tick=True):
         yield
 
@@ -63,7 +63,7 @@ def test_the_process_lives_whatever_its_clock_says(client: Client) -> None:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, rounds: Sequence[tuple[float, float, float]]) -> None:
-    """Let a PostgreSQL answer: the seconds there, the seconds back, and how far its clock is behind."""
+    """Let a PostgreSQL respond: seconds there, seconds back, and how far its clock is behind."""
     now, left = [0.0], list(rounds)
     start = datetime.datetime(2026, 8, 3, 12, tzinfo=datetime.UTC)
 
@@ -92,11 +92,11 @@ def answers(monkeypatch: pytest.MonkeyPatch, rounds: Sequence[tuple[float, float
 @pytest.mark.parametrize(
     ("rounds", "offset"),
     [
-        # it is the middle of the round trip that counts
+        # the middle of the round trip counts
         ([(1, 1, 0)] * 3, 0),
         ([(1, 1, 5)] * 3, 5),
         ([(1, 1, -5)] * 3, -5),
-        # and of three the shortest: a slow way back, and a slow way there, look like a wrong clock
+        # and the shortest of three: a slow way back, and a slow way there, look like a wrong clock
         ([(0.25, 9.75, 0), (0.25, 0.25, 0), (10, 0.25, 0)], 0),
         ([(0.5, 0.5, 1), (0.25, 0.25, 3), (2, 0, 1)], 3),
     ],

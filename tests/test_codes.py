@@ -1,4 +1,4 @@
-"""Every code of a refusal is explained, and a mutation's description names those that it refuses with."""
+"""Every code is explained, and a mutation's description names the codes of its refusals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_code_says_when_it_comes_and_what_to_do_about_it() -> None:
 def test_the_table_of_codes_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert codes_as_table() in PAGE.read_text(), "run make schema"
 
-    # and is all that make schema writes
+    # and `make schema` writes nothing else
     (tmp_path / "docs").mkdir()
     stale = PAGE.read_text().replace(codes_as_table(), "| of yesterday |")
     (tmp_path / "docs" / "api.md").write_text(stale)
@@ -80,7 +80,7 @@ NAMED = [(mutation, code) for mutation, codes in codes_by_mutation().items() for
 
 
 class Stage:
-    """Alice's plan with Bob and an open invite; who asks, and for what, until a code wants it otherwise."""
+    """Alice's plan with Bob and an open invite; the viewer and input of a code, unless it needs others."""
 
     def __init__(self, mutation: str, plan: FamilyPlan, alice: User, bob: User, carol: User) -> None:
         self.plan, self.alice, self.bob = plan, alice, bob
@@ -100,7 +100,7 @@ class Stage:
         self.input = inputs[mutation]
 
     def staff(self, *rights: str) -> None:
-        """Let somebody of staff ask, who has these rights."""
+        """Make the viewer a member of staff with these rights."""
         self.asking = UserFactory(is_staff=True)
         self.asking.user_permissions.set(Permission.objects.filter(codename__in=rights))
 
@@ -108,13 +108,13 @@ class Stage:
         FamilyPlanInvite.objects.filter(pk=self.invite.pk).update(**values)
 
     def invite_address(self, address: str) -> None:
-        """Have an invite created or reissued for this address."""
+        """Create or reissue an invite for this address."""
         if "planId" in self.input:
             self.input["email"] = address
         self.change_invite(email=address)
 
     def arrange(self, code: str, sandbox: Sandbox) -> None:
-        """Leave one thing in the way: what the code is for."""
+        """Set up the one obstacle that the code is about."""
         constance.config.SELF_SERVICE_PLANS = code != "PERMISSION_DENIED"
         match code:
             case "NOT_AUTHENTICATED":

@@ -1,4 +1,4 @@
-"""The commands that pages name run as they stand there, in the environment that the pages state."""
+"""The commands on the pages run as written, in the environment that the pages state."""
 
 import os
 import re
@@ -21,13 +21,13 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 CONTRIBUTING = BASE_DIR / "CONTRIBUTING.md"
 FOR_OPERATORS = [BASE_DIR / "README.md", *sorted((BASE_DIR / "docs").rglob("*.md"))]
 PAGES = [CONTRIBUTING, *FOR_OPERATORS]
-# The environment of somebody who has set nothing, with the interpreter where the pages name it.
+# The environment of a person who has set nothing, with the interpreter where the pages name it.
 NOTHING_SET = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ENV_FILE": ""}
 PASSWORD = "correct-horse-battery-staple"
 
 
 def commands_in(page: Path) -> list[str]:
-    """Return what a page tells one to run with manage.py, each once, with what it puts before it."""
+    """Return the commands of manage.py on a page, each once, with what precedes it."""
     text = page.read_text()
     code = [
         line
@@ -58,7 +58,7 @@ def run(line: str, environment: dict[str, str], *, typed: str = "") -> subproces
         text=True,
         timeout=120,
         check=False,
-        start_new_session=True,  # without a terminal to ask for passwords at
+        start_new_session=True,  # without a terminal to prompt for passwords
     )
 
 
@@ -108,7 +108,7 @@ def test_operators_commands_run_in_the_environment_of_production(tmp_path: Path)
 
         for line in lines:
             if "manage.py serve" in line:
-                continue  # it stays: tests/test_serve.py starts it
+                continue  # it keeps running: tests/test_serve.py starts it
             if not line.partition("manage.py")[0]:
                 line = f".venv/bin/python {line}"  # a page that names it in passing
             told = as_it_stands(line).replace("INSTALLING=... ", f"INSTALLING={shlex.quote(zammad.token)} ")
@@ -131,7 +131,7 @@ def test_the_image_is_built_in_an_environment_that_its_command_accepts() -> None
 
 
 def make(*arguments: str) -> list[str]:
-    """Return the line for make, which neither installs anything nor uses another Python than this."""
+    """Return the command line of make that installs nothing and uses this Python."""
     installed = [f"-o.venv/installed-{kind}" for kind in ("base", "dev")]
     return ["make", *installed, *arguments, f"BIN={Path(sys.executable).parent}"]
 
@@ -178,7 +178,7 @@ def test_make_test_works_with_nothing_set() -> None:
 
 
 def test_a_production_environment_needs_no_word_about_debug(tmp_path: Path) -> None:
-    """What an operator's .env says, and nothing about DEBUG, is enough for each command."""
+    """An operator's .env that does not mention DEBUG is enough for each command."""
     server = Server(tmp_path, f"sqlite:///{tmp_path}/db.sqlite3")
     del server.environment["DEBUG"]
     (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in server.environment.items()))

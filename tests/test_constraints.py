@@ -1,4 +1,4 @@
-"""What the database itself refuses, also to code that goes past the services."""
+"""What the database itself refuses, even from code that goes past the services."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ NOON = datetime(2026, 8, 3, 12, tzinfo=UTC)
 
 
 def overwrite(row: Model, column: str, value: datetime | str | int | None) -> None:
-    """Write one column past every rule that Python holds."""
+    """Write one column past every rule in Python."""
     table, key = row._meta.db_table, row.pk
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f'UPDATE "{table}" SET "{column}" = %s WHERE id = %s', [value, key])  # noqa: S608
@@ -118,7 +118,7 @@ def test_an_invite_is_used_exactly_when_it_has_a_person(plan: FamilyPlan, bob: U
 def test_nobody_writes_that_an_invite_is_used() -> None:
     invite = InviteFactory()
 
-    # SQLite's error is of another kind than PostgreSQL's
+    # SQLite raises another error than PostgreSQL
     with unchanged(), pytest.raises(Exception, match="is_used"):
         overwrite(invite, "is_used", True)
 

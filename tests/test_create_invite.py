@@ -1,4 +1,4 @@
-"""Who may invite, when, and what an invite begins with."""
+"""Who may invite, when, and how an invite begins."""
 
 from datetime import UTC, datetime, timedelta
 from unittest import mock
@@ -23,14 +23,14 @@ HOUR = timedelta(hours=1)
 
 
 def fill(plan: FamilyPlan) -> FamilyPlanInvite:
-    """Give every seat of alice's plan of five away, the last of them to an open invite."""
+    """Give away every seat of alice's plan of five, the last of them to an open invite."""
     MembershipFactory.create_batch(2, family_plan=plan)
     invite: FamilyPlanInvite = InviteFactory(family_plan=plan)
     return invite
 
 
 def issue(plan: FamilyPlan, *, at: datetime, times: int = 1) -> None:
-    """Write down that invites were created."""
+    """Record that invites were created."""
     for _ in range(times):
         PlanEvent.objects.create(family_plan=plan, kind=PlanEvent.Kind.INVITE_CREATED, at=at)
 
@@ -183,7 +183,7 @@ def test_a_new_lifetime_is_for_new_invites(
 
 @pytest.fixture
 def everything_forbids(plan: FamilyPlan) -> FamilyPlan:
-    """Pause invites, in a full plan that has made all its invites for today."""
+    """Pause invites, in a full plan that has used up its invites for today."""
     fill(plan)
     constance.config.INVITES_ENABLED = False
     constance.config.INVITES_PER_DAY = 0
@@ -289,12 +289,12 @@ def test_a_zammad_that_gives_no_token_leaves_nothing_half_done(
     with refused("INVITE_TOKEN_UNAVAILABLE"):
         create_invite(actor=alice, plan_id=plan.pk, email="dave@example.com")
 
-    # ... and the next try succeeds
+    # ... and the next attempt succeeds
     create_invite(actor=alice, plan_id=plan.pk, email="dave@example.com")
     assert len(sandbox.calls) == 2
 
 
-# --- The world changes between Zammad's answer and the lock ------------------------------------------
+# --- The world changes between Zammad's response and the lock ----------------------------------------
 
 
 def test_a_plan_that_filled_meanwhile_is_full(plan: FamilyPlan, alice: User, sandbox: Sandbox) -> None:

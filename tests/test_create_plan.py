@@ -1,4 +1,4 @@
-"""Who may create a plan, for whom, and under which name."""
+"""Who may create a plan, for whom, and with which name."""
 
 from datetime import UTC, datetime
 
@@ -26,7 +26,7 @@ def self_service(db: None) -> None:
 
 
 def grant(person: User, codename: str) -> User:
-    """Give a person one right, and forget what was known of their rights."""
+    """Give a person one right, and forget their cached rights."""
     person.user_permissions.add(Permission.objects.get(codename=codename))
     return User.objects.get(pk=person.pk)
 

@@ -35,14 +35,14 @@ def _self_service(db: None) -> None:
 
 
 def start_anew(person: User) -> FamilyPlan:
-    """Close the plan of a person, if there is one, and make another."""
+    """Close the plan of a person, if there is one, and create another."""
     seat = Membership.objects.filter(user=person).first()
     if seat:
         close_plan(actor=person, plan_id=seat.family_plan_id)
     return create_plan(actor=person, name="Another")
 
 
-# --- Invites that one issues as owner ----------------------------------------------------------------
+# --- Invites that a person issues as owner -----------------------------------------------------------
 
 
 def test_what_an_owner_issued_in_a_plan_that_is_closed_counts_in_the_next(
@@ -61,7 +61,7 @@ def test_what_an_owner_issued_in_a_plan_that_is_closed_counts_in_the_next(
         create_invite(actor=carol, plan_id=plan.pk)
     with refused("INVITE_LIMIT_REACHED"):
         reissue_invite(actor=carol, invite_id=invite.pk)
-    assert len(sandbox.calls) == calls  # Zammad is not asked
+    assert len(sandbox.calls) == calls  # Zammad gets no request
 
 
 def test_the_limit_is_looked_at_again_under_the_lock(carol: User, sandbox: Sandbox) -> None:
@@ -102,7 +102,7 @@ def test_an_owner_takes_along_what_they_issued_and_leaves_none_of_it(
     detach_member(actor=alice, membership_id=Membership.objects.get(user=alice).pk)
     anew = start_anew(alice)
 
-    # the plan has one left, and so have both of them
+    # the plan has one left, and both of them have one
     create_invite(actor=bob, plan_id=plan.pk)
     create_invite(actor=alice, plan_id=anew.pk)
 
@@ -136,7 +136,7 @@ def test_staff_are_counted_where_they_are_the_owner(support: User, sandbox: Sand
 
     with refused("INVITE_LIMIT_REACHED"):
         create_invite(actor=support, plan_id=plan.pk)
-    # and act for others as ever
+    # and act for others as always
     create_invite(actor=support, plan_id=OwnerFactory().family_plan_id)
 
 
@@ -149,7 +149,7 @@ def test_what_others_issued_counts_for_nobody_else(carol: User, sandbox: Sandbox
     create_invite(actor=carol, plan_id=start_anew(carol).pk)
 
 
-# --- Plans that one makes for oneself --------------------------------------------------------------
+# --- Plans that people create for themselves -------------------------------------------------------
 
 
 def test_a_person_makes_so_many_plans_in_a_day(carol: User, time_machine: TimeMachineFixture) -> None:
@@ -231,7 +231,7 @@ def test_a_person_is_counted_by_an_index_however_much_they_did_for_others(suppor
 
 
 def test_an_upgrade_counts_the_day_before_it(plan: FamilyPlan, alice: User, bob: User, support: User) -> None:
-    # given a history of the version before
+    # given a history from the previous version
     now = datetime.now(UTC)
     invite = FamilyPlanInvite.objects.earliest("pk")
 

@@ -1,4 +1,4 @@
-"""A connection is kept as long as the server keeps it, and asked nothing that no request needs."""
+"""A connection is kept as long as the server keeps it, and runs no query that a request does not need."""
 
 import time
 
@@ -29,7 +29,7 @@ def _kept_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_request_finds_the_connection_of_the_one_before() -> None:
     pid = backend_pid()
 
-    close_old_connections()  # as each request begins
+    close_old_connections()  # as at the start of each request
 
     assert backend_pid() == pid
 

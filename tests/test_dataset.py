@@ -1,4 +1,4 @@
-"""The benchmarks' data set is what the services would have written: one can go on from it."""
+"""The benchmarks' data set is what the services would have written, and you can go on from it."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -1,4 +1,4 @@
-"""What `make run` makes and starts: demo data, one process, and sentences when it cannot."""
+"""What `make run` makes and starts: demo data, one process, and clear messages when it cannot."""
 
 import datetime
 import os

@@ -1,4 +1,4 @@
-"""What the image, the compose file and the unit name exists; whether they run is not tried here."""
+"""The image, the compose file and the unit name only what exists; whether they run is not tested."""
 
 import json
 import re
@@ -17,7 +17,7 @@ CONTAINERFILE = re.sub(r"\\\n\s*", "", (BASE_DIR / "Containerfile").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((BASE_DIR / "compose.yaml").read_text())
 UNIT = BASE_DIR / "docs" / "systemd" / "family-plans.service"
 EXAMPLE = (BASE_DIR / ".env.example").read_text()
-# What is not ours to document.
+# They are not ours to document.
 ELSEWHERE = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -30,7 +30,7 @@ def documented() -> set[str]:
 
 
 def check_command(words: list[str]) -> None:
-    """Hold that a line runs a command of manage.py with options that it has."""
+    """Check that a line runs a command of manage.py with options that it has."""
     python, manage, name, *options = words
     assert python.endswith(".venv/bin/python")
     assert (BASE_DIR / manage).exists()
@@ -79,7 +79,7 @@ def test_the_compose_file_names_what_there_is() -> None:
         assert (BASE_DIR / service["build"]["dockerfile"]).exists()
         assert set(service["environment"]) <= documented()
         assert set(service["depends_on"]) <= set(services)
-    # Nothing but the web is reachable, and that by this machine's proxy only.
+    # Only web is reachable, and only from this machine's proxy.
     assert [service.get("ports") for service in services.values()].count(None) == 3
     assert services["web"]["ports"] == ["127.0.0.1:8000:8000"]
     assert services["web"]["environment"]["DATABASE_URL"].endswith("@database:5432/plans")

@@ -1,4 +1,4 @@
-"""How a membership ends, and what becomes of the invite it came by."""
+"""How a membership ends, and what becomes of its invite."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,6 +1,6 @@
-"""Who may see what: every field of every type, asked in every role.
+"""Who may see what: every field of every type, queried in every role.
 
-The table is held against the schema: a field without a decision fails.
+The table is compared with the schema: a field without a decision fails.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SELF = SUPPORT | {"member"}  # the person whom the row is about, and Support
 SIGNED_IN = PLAN | {"stranger", "clerk"}
 ROLES = sorted(SIGNED_IN | {"nobody"})
 
-# Who gets a value of each field, of rows that are about the member of Alice's plan.
-# A row that one may not see is null as a whole, so a field is as open as its row unless it says less.
+# Who gets a value of each field of the rows about the member of Alice's plan.
+# A row that you may not see is null as a whole, so a field is as open as its row unless it says less.
 TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("Query", "viewer"): SIGNED_IN,
     ("Query", "plan"): PLAN,
@@ -96,7 +96,7 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("InvitePreview", "status"): SIGNED_IN,
 }
 TOKEN = "t" * 43
-# What cannot hold a secret: pages around nodes, and what a mutation answers to who was allowed it.
+# They cannot hold a secret: pages around nodes, and the payloads of mutations that you may run.
 # The payloads lead to the types above; test_a_payload_shows_no_more_than_a_query looks at them.
 SHELLS = {
     "PageInfo",
@@ -115,7 +115,7 @@ SHELLS = {
     "DetachedMember",
     "TransferredOwnership",
     "ClosedPlan",
-    "Mutation",  # test_graphql_mutations.py has each of them in each role
+    "Mutation",  # test_graphql_mutations.py covers each of them in each role
     "Node",
 }
 
@@ -128,7 +128,7 @@ TYPES = {
 
 @dataclass
 class World:
-    """Alice's plan with all there can be in it, and somebody for each role."""
+    """Alice's plan with everything it can have, and one person for each role."""
 
     people: dict[str, User | None]
     rows: dict[str, Any]
@@ -167,13 +167,13 @@ def world(alice: User, bob: User, carol: User, support: User, plan: FamilyPlan) 
 
 
 def selection_of(type_name: str, field: str) -> str:
-    """Select a field, and of an object something that is never null."""
+    """Select a field; of an object, something that is never null."""
     kind = get_named_type(TYPES[type_name].fields[field].type)
     return f"{field} {{ __typename }}" if kind.name in TYPES else field
 
 
 def operation_for(type_name: str, field: str, world: World) -> tuple[str, list[str]]:
-    """Write the shortest query that reaches a field of the row about the member, and the way to it."""
+    """Write the shortest query for a field of the member's row, and return the path to it."""
     chosen = selection_of(type_name, field)
     rows = world.rows
     match type_name, field:
@@ -225,9 +225,9 @@ def test_a_field_is_for_those_whom_the_table_names(type_name: str, field: str, w
     assert sees == TABLE[type_name, field]
 
 
-# --- Edges: the same row by every way that leads to it --------------------------------------------
+# --- Edges: the same row by every way to it -------------------------------------------------------
 
-# Each way to a person, from what a client can name; the member of the plan is at its end.
+# Each way to a person, from what a client can name; it ends at the member of the plan.
 WAYS_TO_A_USER = {
     "members": "plan(id: $plan) { members { user { id email } } }",
     "owner": "plan(id: $plan) { owner { id email } }",
@@ -245,7 +245,7 @@ WAYS_TO_A_USER = {
 
 
 def people_in(found: Any) -> list[tuple[str, str | None]]:
-    """Collect every person that an answer shows, with the address shown."""
+    """Collect every person in a response, with the address shown."""
     if isinstance(found, list):
         return [person for part in found for person in people_in(part)]
     if not isinstance(found, dict):

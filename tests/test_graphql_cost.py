@@ -1,4 +1,4 @@
-"""What an operation may ask for: what is counted, that it is counted right, and in one walk."""
+"""What an operation may ask for: what is counted, that the count is right, and in one walk."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_hostile_document_is_decided_on_in_as_many_steps_as_it_has_selections(
     try:
         read = document(text)
     except GraphQLError:
-        return  # the parser, or its lines
+        return  # the parser, or its limit of lines
     walk = Walk(read, {})
     for operation in read.operations:
         walk.of_operation(operation)
@@ -80,7 +80,7 @@ def test_a_hostile_document_is_decided_on_in_as_many_steps_as_it_has_selections(
 
     refused = read.counted_too_many() or read.laborious()
     if not refused:
-        # What is left for rules that compare pairs is little.
+        # Little is left for rules that compare pairs.
         assert read.total.size <= 2 * MAX_TOKENS
         assert len(read.validate(tuple(specified_rules))) <= limits.MAX_ERRORS + 1
 
@@ -210,7 +210,7 @@ FIELDS = {
 
 
 class Writer:
-    """Write a document that chance decides, in which a fragment spreads only later ones."""
+    """Write a random document in which each fragment spreads only later ones."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)  # noqa: S311
@@ -401,7 +401,7 @@ def test_what_is_too_expensive_is_refused_with_its_cost_and_the_limit(
     client = client_of(superuser)
 
     for _ in range(2):
-        with django_assert_max_num_queries(2):  # who asks, and no more
+        with django_assert_max_num_queries(2):  # to identify the client, and no more
             response = post(client, HOSTILE[name], Accept=accept)
         assert response.status_code == status
         [error] = response.json()["errors"]
@@ -534,4 +534,4 @@ def test_a_refusal_repeats_little_of_what_was_sent() -> None:
 def test_a_document_full_of_mistakes_hears_of_a_few() -> None:
     errors = post(Client(), "{ __typename" + " @aa" * 10 + " }").json()["errors"]
 
-    assert len(errors) == limits.MAX_ERRORS + 1  # the last says that there are more
+    assert len(errors) == limits.MAX_ERRORS + 1  # the last one shows that there are more

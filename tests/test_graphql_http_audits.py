@@ -1,4 +1,4 @@
-"""The endpoint speaks GraphQL over HTTP: the audits of npm's graphql-http find nothing to say."""
+"""The endpoint speaks GraphQL over HTTP: the audits of npm's graphql-http pass."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def node_modules() -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("node_modules")
 def test_no_audit_of_graphql_http_fails_or_warns(live_server: LiveServer, settings: Settings) -> None:
-    settings.DEBUG = True  # some audits introspect, which is for staff otherwise
+    settings.DEBUG = True  # some audits introspect, which otherwise only staff may do
 
     audit = subprocess.run(
         ["node", "audit.mjs", f"{live_server.url}/graphql/"],  # noqa: S607
@@ -40,5 +40,5 @@ def test_no_audit_of_graphql_http_fails_or_warns(live_server: LiveServer, settin
     results = json.loads(audit.stdout)
     assert len(results) >= 60
     remarks = [(result["status"], result["id"]) for result in results if result["status"] != "ok"]
-    # Two that MAY be: variables in the address of a GET. Queries by GET are off.
+    # Two audits of MAY: variables in the URL of a GET. Queries by GET are off.
     assert sorted(remarks) == [("notice", "6A70"), ("notice", "D6D5")]

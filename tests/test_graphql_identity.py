@@ -1,4 +1,4 @@
-"""Who is asking: the session token, else the cookie with a CSRF check, else nobody."""
+"""Who sends a request: the session token, else the cookie with a CSRF check, else nobody."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AUTH = "/_allauth/app/v1/auth"
 
 
 def log_in(email: str, password: str = PASSWORD) -> Any:
-    """Sign in as a program does, and return the answer's body."""
+    """Sign in as a program does, and return the body of the response."""
     body = json.dumps({"email": email, "password": password})
     return Client().post(f"{AUTH}/login", body, content_type=JSON).json()
 
@@ -40,7 +40,7 @@ def token_of(person: User) -> str:
 
 
 def strict_client(person: User | None = None) -> Client:
-    """Return a browser: its cookies are checked against CSRF."""
+    """Return a browser: CSRF is checked for its cookies."""
     client = Client(enforce_csrf_checks=True)
     if person is not None:
         client.force_login(person)
@@ -95,7 +95,7 @@ def test_a_token_that_nobody_was_given_is_refused(token: str, alice: User) -> No
     with_token = {"X-Session-Token": token}
 
     check_unknown(post(strict_client(), WHO, **with_token))
-    # Also for those whose cookie would do.
+    # Even for clients whose cookie would do.
     check_unknown(post(strict_client(alice), WHO, **with_token))
 
 

@@ -1,4 +1,4 @@
-"""What may be sent: each limit at its edge and one past it, twice, for the second time meets the caches."""
+"""What you may send: each limit at its edge and one past it, twice, since the second hits the caches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def send(body: str | bytes, content_type: str = JSON, **headers: str) -> Any:
 
 
 def errors_of(response: Any) -> list[str]:
-    """Return why nothing was executed; an empty list: something was."""
+    """Return why nothing was executed; an empty list if it was."""
     body = response.json()
     assert ("errors" in body) != ("data" in body), body
     return [error["message"] for error in body.get("errors", [])]
@@ -41,12 +41,12 @@ def errors_of(response: Any) -> list[str]:
 
 
 def deep(depth: int) -> str:
-    """Write an operation as deep as a number; the schema itself ends before, so it is no valid one."""
+    """Write an operation this deep; the schema ends before, so it is not valid."""
     return "{ plan" + " { plan" * (depth - 1) + " }" * depth
 
 
 def with_tokens(count: int) -> str:
-    """Write a document of so many tokens, with a comment for each."""
+    """Write a document of this many tokens, with a comment for each."""
     return "{" + " __typename #\n" * (count - 2) + "}"
 
 
@@ -441,7 +441,7 @@ def test_developers_are_told_what_they_may_have_meant(settings: Settings) -> Non
 
 
 def internal_error(error: dict[str, Any]) -> str:
-    """Hold that an error says nothing, and return the id to ask for."""
+    """Check that an error says nothing, and return the ID to ask for."""
     assert error["message"] == "Unexpected error."
     extensions = error["extensions"]
     assert set(extensions) == {"code", "requestId"}

@@ -1,4 +1,4 @@
-"""What each mutation answers and changes, and that every refusal comes with its code and changes nothing."""
+"""What each mutation returns and changes, and that every refusal has its code and changes nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CLOSE_PLAN = mutation("closePlan", "... on ClosedPlan { plan { closedAt seatsTak
 
 @pytest.fixture(autouse=True)
 def _sandbox(sandbox: Sandbox) -> None:
-    """Let every mutation reach a Zammad of its own."""
+    """Give every mutation a Zammad of its own."""
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def invite_of(person: User) -> FamilyPlanInvite:
 def check_refused(
     viewer: User | None, operation: str, code: str, *, field: str | None = None, **data: object
 ) -> None:
-    """Hold that a mutation is refused with a code, in words, and changes nothing."""
+    """Check that a mutation is refused with a code, in words, and changes nothing."""
     kinds = {"NOT_AUTHENTICATED": "PERMISSION", "PERMISSION_DENIED": "PERMISSION"}
     with unchanged():
         message = refusal_of(viewer, operation, input=data)

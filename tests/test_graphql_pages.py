@@ -1,4 +1,4 @@
-"""Pages by key: every row once, in both directions, whatever comes and goes meanwhile."""
+"""Pages by key: every row once, in both directions, whatever comes and goes in the meantime."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ EVENTS = """query ($id: ID!, $first: Int, $after: String) { plan(id: $id) {
 
 @pytest.fixture
 def seven(db: None) -> list[FamilyPlan]:
-    """Seven plans, all of the same name and moment."""
+    """Seven plans, all with the same name and creation time."""
     return [FamilyPlanFactory(name=f"{n}", created_at=datetime(2026, 1, 1, tzinfo=UTC)) for n in "abcdefg"]
 
 
 def page(viewer: User, **arguments: object) -> tuple[str, dict[str, Any]]:
-    """Ask for a page of plans, and return their names in a row with what is told about the page."""
+    """Query a page of plans, and return their names in a row with the page's information."""
     found = ask(viewer, PLANS, **arguments)
     cursors = [edge["cursor"] for edge in found["edges"]]
     info = found["pageInfo"]
@@ -187,7 +187,7 @@ def test_an_empty_cursor_is_none(support: User, seven: list[FamilyPlan]) -> None
 
 @pytest.fixture
 def invites(plan: FamilyPlan) -> list[FamilyPlanInvite]:
-    """Five unused invites of one moment, two of them expired; the plan has a used one as well."""
+    """Five unused invites of the same moment, two of them expired; the plan also has a used one."""
     now = timezone.now()
     return [
         InviteFactory(

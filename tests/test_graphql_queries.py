@@ -1,4 +1,4 @@
-"""What each query answers, to the letter, and that what one may not see is null."""
+"""What each query returns, to the letter, and that what you may not see is null."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _noon(time_machine: TimeMachineFixture) -> None:
 
 
 def grant(person: User, *codenames: str) -> User:
-    """Give a person rights, and forget what was known of theirs."""
+    """Give a person rights, and forget their cached rights."""
     person.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
     return User.objects.get(pk=person.pk)
 
@@ -217,7 +217,7 @@ def test_a_limit_of_the_plans_own_wins_over_the_setting(alice: User, plan: Famil
     plan.user_limit = 1
     plan.save()
 
-    # Lowered below what is taken: nobody is removed, and nothing is negative.
+    # Lowered below the seats taken: nobody is removed, and nothing is negative.
     assert ask(alice, query, id=node_id(plan)) == {"userLimit": 1, "seatsTaken": 2, "seatsAvailable": 0}
 
 
@@ -314,7 +314,7 @@ def names(viewer: User | None, **filters: object) -> list[str]:
 
 @pytest.fixture
 def bakers(db: None) -> FamilyPlan:
-    """Another plan, of somebody else."""
+    """Another plan, with another owner."""
     plan: FamilyPlan = OwnerFactory(
         user__email="Dora@Example.com", family_plan__name="Bakers & sons"
     ).family_plan

@@ -31,7 +31,7 @@ TWICE = f"""open: invites(first: 3, status: OPEN) {{ edges {{ node {{ {INVITE} }
 
 
 def fill(plan: FamilyPlan, *, people: int) -> None:
-    """Let people join a plan by invites that left their events, each known to Zammad."""
+    """Let people join a plan by invites, with the events, and make each of them known to Zammad."""
     owner = User.objects.get(membership__family_plan=plan, membership__role="OWNER")
     for _ in range(people):
         person = UserFactory()
@@ -45,7 +45,7 @@ def fill(plan: FamilyPlan, *, people: int) -> None:
 
 
 def queries_of(viewer: User, query: str, **variables: object) -> int:
-    """Count the queries of an operation, the session's and the rights' among them."""
+    """Count the queries of an operation, including those for the session and the rights."""
     client = client_of(viewer)
     with CaptureQueriesContext(
         connection,
@@ -61,7 +61,7 @@ def queries_of(viewer: User, query: str, **variables: object) -> int:
         ("id name createdAt closedAt", 3),  # session, person, seat with plan
         ("owner { id } members { id user { id } }", 4),
         ("userLimit seatsTaken seatsAvailable", 5),
-        (EVERYTHING, 9),  # rights decide on Zammad's data
+        (EVERYTHING, 9),  # rights decide who sees Zammad's data
         (TWICE, 8),
     ],
     ids=["columns", "people", "seats", "everything", "twice"],

@@ -1,4 +1,4 @@
-"""Whether a process can serve, and whether all is there that requests need, as a load balancer asks."""
+"""Whether a process can serve, and whether everything that requests need is there, for load balancers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

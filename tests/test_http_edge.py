@@ -1,7 +1,7 @@
 """The edge of the production server: headers, cookies, hosts, sizes, limits, and logs without secrets.
 
-Most of it is asked of a server behind a proxy that ends TLS, as a company runs it: PUBLIC_URL is
-https, and the client's address stands in X-Forwarded-For.
+Most tests use a server behind a proxy that terminates TLS, as a company runs it: PUBLIC_URL is
+https, and X-Forwarded-For holds the client's address.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def test_cookies_are_for_https_only_and_scripts_do_not_see_the_session(proxied: 
 
 @behind_a_proxy
 def test_every_cookie_belongs_to_this_very_host(proxied: ProductionServer) -> None:
-    """Browsers take a __Host- cookie only if it is Secure, for the path /, and names no domain."""
+    """Browsers accept a __Host- cookie only if it is Secure, for the path /, and names no domain."""
     proxied.make_account("erin@example.com", PASSWORD)
     browser = Browser(proxied, {**PROXIED, "Origin": f"https://{HOST}"})
 
@@ -162,7 +162,7 @@ def test_people_are_sent_to_https_but_zammad_and_load_balancers_are_not(proxied:
     assert proxied.get("/healthz", **plain).status == 200
     headers = {**plain, "X-Hub-Signature": "sha1=wrong", "Content-Type": JSON}
     assert proxied.request("POST", "/webhooks/zammad/", b"{}", headers).status == 403
-    # nor is one sent elsewhere who forgets the slash
+    # nor is a request without the final slash sent elsewhere
     assert proxied.request("POST", "/webhooks/zammad", b"{}", headers).status == 404
     assert proxied.get("/healthz/", **plain).status in {404, 301}
 
@@ -174,8 +174,8 @@ def test_people_are_sent_to_https_but_zammad_and_load_balancers_are_not(proxied:
 @pytest.mark.parametrize(
     ("path", "size", "status"),
     [
-        ("/webhooks/zammad/", 16 * MIB, 403),  # read, and then its signature is missing
-        ("/graphql/", 100 * 1024, 400),  # read, and then it is no JSON
+        ("/webhooks/zammad/", 16 * MIB, 403),  # it is read, and then its signature is missing
+        ("/graphql/", 100 * 1024, 400),  # it is read, and then it is not JSON
         ("/graphql/", 100 * 1024 + 1, 413),
     ],
 )
@@ -218,17 +218,17 @@ def test_a_form_that_announces_too_much_is_refused(proxied: ProductionServer, pa
 def test_the_log_in_limit_counts_the_address_that_the_proxy_saw_whatever_was_forged(
     proxied: ProductionServer,
 ) -> None:
-    # given somebody who guesses, under a new forged address each time
+    # given an attacker who guesses, each time with a new forged address
     guesses = [attempt(proxied, f"198.51.100.{number}, 203.0.113.50") for number in range(6)]
 
-    # then all three processes count them as one
+    # then all three processes count them as one client
     assert guesses == [400] * 5 + [429]
     # and another person is not locked out
     assert attempt(proxied, "203.0.113.50, 203.0.113.51") == 400
 
 
 def attempt(server: ProductionServer, forwarded_for: str) -> int:
-    """Try to sign in, each time as somebody else, and return the status."""
+    """Try to sign in, each time as another person, and return the statuses."""
     body = json.dumps({"email": f"{secrets.token_hex(8)}@example.com", "password": "a guess of mine"})
     headers = {**PROXIED, "X-Forwarded-For": forwarded_for, "Content-Type": JSON}
     return server.request("POST", LOGIN, body.encode(), headers).status
@@ -251,7 +251,7 @@ def test_the_log_in_limit_is_shared_by_all_processes_that_share_a_cache(tmp_path
     )
     assert server.manage("migrate").returncode == 0
 
-    # when each signs in twice, then the first has the two attempts, and the second none
+    # when each signs in twice, then the first client has its two attempts, and the second none
     assert [log_in_twice(server), log_in_twice(server)] == [["400", "400"], ["429", "429"]]
 
 
@@ -299,12 +299,12 @@ def test_a_whole_journey_leaves_no_secret_in_the_development_servers_log(
         known = whole_journey(server, zammad)
         log = server.log.read_text()
 
-    _banner, log = log.split("Ctrl-C stops everything.")  # it tells the demo's accounts
+    _banner, log = log.split("Ctrl-C stops everything.")  # it prints the demo's accounts
     check_log(log, known)
 
 
 def check_log(log: str, known: dict[str, str]) -> None:
-    """Hold that requests were logged, with the tokens in their paths masked, and nothing else told."""
+    """Check that requests were logged, with the tokens in their paths masked, and nothing else shown."""
     assert "/invites/***/" in log
     assert "/webhooks/zammad/" in log
     assert "Zammad gave no invite token: Zammad answered 403: Not now." in log
@@ -314,7 +314,7 @@ def check_log(log: str, known: dict[str, str]) -> None:
 
 
 def whole_journey(server: ProductionServer, zammad: Sandbox) -> dict[str, str]:
-    """Go through everything that carries a secret, and return all of them by what they are."""
+    """Go through everything that carries a secret, and return all secrets by their kind."""
     plan = OwnerFactory(user=server.make_account("owner@example.net", PASSWORD)).family_plan
     server.make_account("friend@example.net", PASSWORD)
     server.make_account("helper@example.net", PASSWORD, is_staff=True, is_superuser=True)
@@ -329,7 +329,7 @@ def whole_journey(server: ProductionServer, zammad: Sandbox) -> dict[str, str]:
         **{f"address of {who}": f"{who}@example.net" for who in ("owner", "friend", "helper", "stranger")},
     }
 
-    # the owner signs in by the API, at the second try
+    # the owner signs in by the API, at the second attempt
     for password, status in ((known["wrong password"], 400), (PASSWORD, 200)):
         body = json.dumps({"email": "owner@example.net", "password": password}).encode()
         signed_in = server.request("POST", LOGIN, body, {"Content-Type": JSON})
@@ -337,7 +337,7 @@ def whole_journey(server: ProductionServer, zammad: Sandbox) -> dict[str, str]:
     session = known["session token"] = signed_in.json()["meta"]["session_token"]
     assert server.ask(known["wrong session"], "{ viewer { id } }").status == 401
 
-    # and invites somebody by mail, then another, whose invite is lost and reissued
+    # and invites a person by mail, then another one, whose invite is lost and reissued
     for name, email in (("first", "friend@example.net"), ("second", "stranger@example.net")):
         code, answer = server.mutate(session, "createInvite", planId=node_id(plan), email=email)
         assert code == OK
@@ -368,7 +368,7 @@ def whole_journey(server: ProductionServer, zammad: Sandbox) -> dict[str, str]:
     assert server.mutate(session, "acceptInvite", token=known["unknown token"])[0] == "INVITE_NOT_FOUND"
     known |= {f"friend's {name}": morsel.value for name, morsel in browser.cookies.items()}
 
-    # Zammad tells of them, and somebody forges it
+    # Zammad sends deliveries about them, and an attacker forges one
     assert server.deliver(57, timezone.now(), email="friend@example.net").status == 200
     known["signature"] = hmac.new(server.webhook_secret.encode(), b"{}", hashlib.sha1).hexdigest()
     for signature, body, status in ((known["signature"], b"{}", 200), (known["signature"], b"[]", 403)):
@@ -386,4 +386,4 @@ def whole_journey(server: ProductionServer, zammad: Sandbox) -> dict[str, str]:
     known["invite of staff"] = found[1]
     known |= {f"helper's {name}": morsel.value for name, morsel in helper.cookies.items()}
     known |= {f"raw token {row['id']}": str(row["value"]) for row in zammad.records["tokens"].values()}
-    return {what: value for what, value in known.items() if value}  # a cookie that was deleted is empty
+    return {what: value for what, value in known.items() if value}  # a deleted cookie is empty

@@ -1,4 +1,4 @@
-"""The import: all users through the guard that webhooks pass, page by page."""
+"""The import: all users pass the same guard as webhooks, page by page."""
 
 import io
 import json
@@ -113,7 +113,7 @@ def test_many_pages_are_read_in_turn(sandbox: Sandbox) -> None:
 
 def test_an_import_that_was_cut_says_where_to_go_on(sandbox: Sandbox) -> None:
     page_two = mock.Mock(wraps=sandbox.faults.take)
-    # Its check and its first page go through; from then on Zammad is down.
+    # Its check and its first page get through; then Zammad is down.
     page_two.side_effect = [None, None, *[Reply(status=500)] * 9]
 
     with (
@@ -189,7 +189,7 @@ def test_an_import_that_is_interrupted_says_where_to_go_on(sandbox: Sandbox) -> 
     ):
         run("--per-page", "2")
 
-    # then two pages are there for good, Zammad's own user apart
+    # then two pages are stored for good, without Zammad's own user
     assert sorted(ZammadUser.objects.values_list("zammad_id", flat=True)) == [2, 3, 4]
 
 
@@ -208,7 +208,7 @@ def test_a_page_is_written_by_one_statement_however_long_it_is(sandbox: Sandbox)
 
     assert ZammadUser.objects.count() == 306
     assert sum(sql.startswith('INSERT INTO "zammad_zammaduser"') for sql in statements) == 1
-    # Links are settled by the hundred: a transaction, locks on PostgreSQL, and the claims to the addresses.
+    # Links are settled by the hundred: a transaction, locks on PostgreSQL, and the owners of the addresses.
     assert len(statements) <= 5 + 4 * 5
 
 
@@ -255,7 +255,7 @@ def test_a_summary_counts_everything_that_was_read() -> None:
 
 
 def age(sandbox: Sandbox, user_id: int, **ago: float) -> None:
-    """Let a user have been changed some time ago."""
+    """Give a user an earlier time of change."""
     changed = datetime.now(UTC) - timedelta(**ago)
     with sandbox.lock:
         sandbox.records["users"][user_id]["updated_at"] = changed.isoformat(timespec="milliseconds")

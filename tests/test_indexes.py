@@ -1,4 +1,4 @@
-"""What is asked often finds its rows through indexes, however many there are."""
+"""Frequent queries find their rows by indexes, however many there are."""
 
 from collections.abc import Mapping
 
@@ -22,13 +22,13 @@ def _data(sandbox: Sandbox) -> None:
     fill(DATA)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-        # Tables as small as these are faster read whole: so only where no index serves.
+        # Tables as small as these are read faster as a whole: so only where no index serves.
         for way in ("seqscan", "hashjoin", "mergejoin"):
             cursor.execute(f"SET LOCAL enable_{way} = off")
 
 
 def read_whole(operations: Mapping[str, Operation]) -> list[str]:
-    """Run operations, and list what reads all of a large table."""
+    """Run operations, and list the statements that read all of a large table."""
     client = Client(SERVER_NAME="127.0.0.1")
     return [
         f"{name}: {scan} in {statement.sql}"

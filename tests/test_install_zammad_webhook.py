@@ -1,4 +1,4 @@
-"""One command puts the webhook and its triggers into Zammad, and takes them out again."""
+"""One command installs the webhook and its triggers in Zammad, and removes them again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _two_secrets(settings: Settings) -> None:
 
 
 def run(*arguments: str) -> list[str]:
-    """Run the command, and return the lines of its output, warnings after the others."""
+    """Run the command, and return the lines of its output, warnings last."""
     out, err = io.StringIO(), io.StringIO()
     call_command("install_zammad_webhook", *arguments, stdout=out, stderr=err)
     return [*out.getvalue().splitlines(), *err.getvalue().splitlines()]
@@ -57,7 +57,7 @@ def written(sandbox: Sandbox) -> list[tuple[str, str, dict[str, Any]]]:
 
 @pytest.fixture
 def modest(sandbox: Sandbox) -> Sandbox:
-    """A Zammad in which the token that mints belongs to an agent, who holds no admin.user."""
+    """A Zammad in which an agent without admin.user owns the token that creates tokens."""
     agent = sandbox.add_user("agent@helpdesk.example", permissions=MINTING)
     with sandbox.lock:
         sandbox.records["tokens"][1].update(user_id=agent["id"], permissions=MINTING)
@@ -218,8 +218,8 @@ def test_a_signature_token_that_is_shown_and_differs_is_updated(sandbox: Sandbox
 
 
 def test_only_what_differs_is_put_right(sandbox: Sandbox) -> None:
-    # given a webhook at an old address, one trigger that somebody renamed in capitals and switched
-    # off, and none of the other
+    # given a webhook at an old address, one trigger renamed in capitals and switched
+    # off, and the other one missing
     sandbox.version = Version.V7
     run("--endpoint", OLD)
     with sandbox.lock:

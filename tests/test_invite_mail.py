@@ -1,4 +1,4 @@
-"""What an invitation says, how many an address gets, and that the invite stands whatever becomes of it."""
+"""What an invitation says, how many an address gets, and that the invite stands even if the mail fails."""
 
 import hashlib
 import re
@@ -40,18 +40,18 @@ from zammad.sandbox import Fault, Sandbox
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 8, 3, 12, tzinfo=UTC)
-SLACK = 1.5  # seconds, for a machine that does other things, too
+SLACK = 1.5  # seconds, for a machine with other work
 
 
 class Unwilling(BaseEmailBackend):
-    """A mail server that refuses, and quotes whom."""
+    """A mail server that refuses, and quotes the recipient."""
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         raise OSError(f"550 {email_messages[0].to} is unknown here")
 
 
 class Watching(BaseEmailBackend):
-    """A mail server that notes what the journey that sends holds of the database meanwhile."""
+    """A mail server that notes what the sending operation holds of the database at that moment."""
 
     journeys: BaseDatabaseWrapper  # the connection of its thread
     seen: list[tuple[bool, object]] = []  # noqa: RUF012  # emptied by the test
@@ -237,7 +237,7 @@ def test_what_is_kept_of_a_mailed_address_does_not_tell_it(
 def test_a_place_that_somebody_takes_at_this_moment_is_passed_over(alice: User) -> None:
     InvitationMail.take_place("dave@example.com", now=NOON)
 
-    # read before the others were taken
+    # it was read before the others were used up
     with mock.patch.object(PlaceQuerySet, "values_list", return_value=[]):
         second = InvitationMail.take_place("dave@example.com", now=NOON)
 
@@ -340,12 +340,12 @@ def test_the_owner_and_staff_see_that_a_mail_failed(
         assert re.findall(r">\s*([A-Z]\w+)\s*<", newest)[0] == "Failed"
 
 
-# --- Templates of the operator's own --------------------------------------------------------------
+# --- The operator's own templates -----------------------------------------------------------------
 
 
 @pytest.fixture
 def own_templates(tmp_path: Path, settings: Settings) -> Path:
-    """A directory that stands where TEMPLATES_DIR puts it: before ours."""
+    """A directory in the place of TEMPLATES_DIR: before ours."""
     [engine] = settings.TEMPLATES
     settings.TEMPLATES = [{**engine, "DIRS": [tmp_path, *engine["DIRS"]]}]
     (tmp_path / "plans" / "mail").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The browser's way through an invite link: what is shown, and that only the button accepts."""
+"""The browser's way through an invite link: what it shows, and that only the button accepts."""
 
 import html
 import logging
@@ -47,7 +47,7 @@ def text_of(response: Any) -> str:
 
 
 def assert_guarded(response: Any) -> None:
-    """Hold what is so of every answer at an invite's address: no cache keeps it, no Referer tells it."""
+    """Check what is true of every response at an invite's URL: no cache keeps it, no Referer reveals it."""
     assert "no-store" in response["Cache-Control"]
     assert response["Referrer-Policy"] == "strict-origin"
 
@@ -167,7 +167,7 @@ def test_a_button_on_another_site_accepts_nothing(carol: User, invite: FamilyPla
         assert browser.post(PAGE).status_code == HTTPStatus.FORBIDDEN
         assert browser.post(PAGE, {"csrfmiddlewaretoken": "x" * 64}).status_code == HTTPStatus.FORBIDDEN
 
-    # and the button of our own page does
+    # and the button of our own page works
     form = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(PAGE).content.decode())
     assert form is not None
     response = browser.post(PAGE, {"csrfmiddlewaretoken": form[1]})
@@ -188,7 +188,7 @@ def test_ones_own_used_invite_leads_where_success_does(
     assert (response.status_code, response["Location"]) == (HTTPStatus.FOUND, "/invites/accepted/")
 
 
-# --- Refusals: GET answers the status its POST would -----------------------------------------------------
+# --- Refusals: GET returns the status of its POST --------------------------------------------------------
 
 
 def used_by_another(invite: FamilyPlanInvite, carol: User) -> None:

@@ -28,7 +28,7 @@ NAME = re.compile(r"family-plan-invite-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89a
 
 
 def tokens_for_invites(sandbox: Sandbox) -> list[dict[str, object]]:
-    """List the tokens that were made, oldest first; the sandbox begins with one for us."""
+    """List the created tokens, oldest first; the sandbox starts with one for us."""
     return list(sandbox.records["tokens"].values())[1:]
 
 

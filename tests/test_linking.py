@@ -1,4 +1,4 @@
-"""Who is linked to whom: the rule, held against an account of it, through every door that changes a link."""
+"""Who is linked to whom: the rule, compared with a second version of it, by every way that changes a link."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ IN_LETTERS, IN_ASCII = "carol@bücher.example", "carol@xn--bcher-kva.example"
 
 
 class Clock:
-    """Moments that follow each other, for versions of users."""
+    """Moments in order, for versions of users."""
 
     def __init__(self) -> None:
         self.moment = datetime(2026, 8, 3, 8, 0, tzinfo=UTC)
@@ -54,7 +54,7 @@ tick = Clock()
 
 
 def deliver(zammad_id: int, email: str, *, active: bool = True) -> WebhookDelivery:
-    """Let Zammad tell the newest about a user."""
+    """Let Zammad send the newest version of a user."""
     customer = {"id": zammad_id, "email": email, "active": active, "updated_at": tick()}
     body = json.dumps({"ticket": {"customer": customer}, "article": {}}).encode()
     return deliver_body(body, now=NOW)
@@ -120,7 +120,7 @@ def test_a_link_ends_when_the_user_is_deactivated_and_goes_to_the_record_made_an
 
     deliver(58, "carol@example.com")
     assert links() == {57: (None, ""), 58: (carol, "AUTOMATIC")}
-    # and back: the one that is linked keeps the link
+    # and back: the linked one keeps the link
     deliver(57, "carol@example.com", active=True)
     assert links() == {57: (None, ""), 58: (carol, "AUTOMATIC")}
     assert [change.why for change in LinkChange.objects.order_by("pk")] == ["MATCHES", "INACTIVE", "MATCHES"]
@@ -275,7 +275,7 @@ def test_a_row_that_changes_while_its_link_is_decided_is_looked_at_again(
     with mock.patch("zammad.linking.decide", side_effect=decide_meanwhile) as decided:
         changes = settle_links(addresses=["carol@example.com"], now=NOW)
 
-    # Five looks; what others changed each time they settle themselves.
+    # Five looks; others settle what they changed each time themselves.
     assert decided.call_count == min(times + 1, 5)
     assert [str(change) for change in changes] == (
         [] if times == 5 else [f"- > {carol.pk}: This person has verified the address."]
@@ -452,7 +452,7 @@ def test_deleting_many_people_at_once_ends_all_their_links(superuser: User, caro
 def test_people_who_are_deleted_at_once_do_not_inherit_each_others_links(
     superuser: User, carol: User, bob: User
 ) -> None:
-    # given one address, verified in both spellings; whoever goes first would leave it to the other
+    # given one address, verified in both spellings; the first to settle would leave it to the other
     deliver(57, IN_LETTERS)
     for person, address in ((carol, IN_LETTERS), (bob, IN_ASCII)):
         EmailAddress.objects.create(user=person, email=address, verified=True)
@@ -477,7 +477,7 @@ def test_the_command_that_makes_an_admin_links(monkeypatch: pytest.MonkeyPatch) 
 
 def test_signing_in_and_changing_a_name_look_at_no_link(carol: User) -> None:
     deliver(57, "carol@example.com")
-    User.objects.filter(pk=carol.pk).update(is_active=False)  # behind our back
+    User.objects.filter(pk=carol.pk).update(is_active=False)  # without any signal
 
     carol.last_login = NOW
     carol.save(update_fields=["last_login"])
@@ -503,7 +503,7 @@ def test_what_sql_changed_the_next_import_notices(
 
 
 def rule(before: dict[int, tuple[int | None, str]]) -> dict[int, tuple[int | None, str]]:
-    """Say who is to be linked, from the present state and the links before: another account of the rule."""
+    """Say who is to be linked, from the present state and the links before: a second version of the rule."""
     by_hand = {user for user, kind in before.values() if kind == "HAND"}
     verified: dict[str, set[int]] = {}
     for address in EmailAddress.objects.filter(verified=True, user__is_active=True):
@@ -584,7 +584,7 @@ def test_every_order_of_changes_ends_in_the_links_that_the_rule_names(seed: int,
         change()
         after = stored()
         if change in by_hand:
-            # What staff do themselves is where the rule goes on from.
+            # The rule goes on from what staff do themselves.
             before = {
                 zammad_id: now if "HAND" in {now[1], before.get(zammad_id, now)[1]} else before[zammad_id]
                 for zammad_id, now in after.items()
@@ -596,7 +596,7 @@ def test_every_order_of_changes_ends_in_the_links_that_the_rule_names(seed: int,
 
 
 def together(*calls: Callable[[], object]) -> None:
-    """Make all calls at the same moment, each in a thread with a connection of its own."""
+    """Make all calls concurrently, each in a thread with a connection of its own."""
     start = threading.Barrier(len(calls), timeout=10)
 
     def run(call: Callable[[], object]) -> None:
@@ -657,7 +657,7 @@ def test_changes_from_all_sides_at_once_end_in_the_links_that_the_rule_names(
             lambda address=addresses[1]: verify(address),  # type: ignore[misc]
         )
 
-        # Whatever came first: nothing is left to settle.
+        # Whichever came first: nothing is left to settle.
         assert stored() == rule(stored())
         for address in addresses:
             address.delete()

@@ -14,7 +14,7 @@ from plans.links import reads_as_link, without_links
 # It knows the usual top-level domains; these are our hostile ones.
 ORACLE = LinkifyIt(options={"fuzzy_ip": True, "fuzzy_link": True, "fuzzy_email": True})
 ORACLE.tlds(["example", "win", "zip", "xyz", "рф", "网络", "みんな"], keep_old=True)
-# Wider than any list of top-level domains: something dotted, a word on both sides of an @, a scheme.
+# Wider than any list of top-level domains: a dotted text, a word on both sides of an @, a scheme.
 LOOKS_LIKE_ONE = re.compile(
     r"\w[.。．｡․﹒]\w{2}|\w@\w|//|\\\\|\b(?:https?|ftp|mailto|tel|sms|skype|file):\S|\d+\.\d+\.\d+\.\d+",
     re.IGNORECASE,
@@ -131,7 +131,7 @@ INNOCENT = [
     "#1 family!",
     "R&D",
 ]
-# What is no link, and reads as well with a space.
+# They are not links, and read as well with a space.
 SPACED = {
     "Müller & Co.KG": "Müller & Co. KG",
     "Dr.Müller": "Dr. Müller",
@@ -157,7 +157,7 @@ def test_a_hostile_name_is_no_link(name: str) -> None:
     assert links_in(written) == []
     assert links_in(f"{written} invites you.") == []
     assert links_in(f"You are in the family plan {written} now.") == []
-    # and nothing but visible spaces was added
+    # and only visible spaces were added
     assert "".join(written.split()) == "".join(name.split())
 
 

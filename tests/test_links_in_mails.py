@@ -1,4 +1,4 @@
-"""What people choose, names, addresses and browsers, is a link in none of our mails."""
+"""Nothing that people choose, name, address or browser, is a link in any of our mails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery staple"
 API = "/_allauth/app/v1"
 HOSTILE = "www.evil.example/win"
-# Each is a local part that RFC 5322 allows, and most programs do.
+# Local parts that RFC 5322 allows, and most programs do.
 LOCAL_PARTS = [HOSTILE, "evil.example", "http//evil.example/win", "me+evil.example/win"]
 ODD = [
     '"www.evil.example/win"@example.com',
@@ -63,7 +63,7 @@ def texts_of(message: EmailMultiAlternatives | mail.EmailMessage) -> list[str]:
 
 
 def foreign_links() -> list[str]:
-    """List the links of all mails but those that lead to us."""
+    """List the links in mails that do not lead to us."""
     ours = re.compile(r"http://127\.0\.0\.1:8000[\w/-]*")
     return [
         link
@@ -81,7 +81,7 @@ def foreign_links() -> list[str]:
 def test_no_mail_about_a_plan_makes_a_link_of_a_name(
     local_part: str, language: str, plan: FamilyPlan, alice: User, bob: User, sandbox: Sandbox
 ) -> None:
-    # given a plan and people with such names, from before names were looked at
+    # given a plan and people with such names, from before names were checked
     FamilyPlan.objects.update(name=HOSTILE)
     User.objects.filter(pk=alice.pk).update(first_name="", last_name="", email=f"{local_part}@example.com")
     User.objects.filter(pk=bob.pk).update(first_name=HOSTILE, last_name="bob@evil.example")
@@ -121,7 +121,7 @@ def test_no_mail_that_a_stranger_causes_makes_a_link_of_an_address(local_part: s
 
     client.post("/accounts/signup/", form)  # a code
     EmailAddress.objects.update(verified=True)
-    cache.clear()  # of who asked for mails a moment ago
+    cache.clear()  # forget who requested mails a moment ago
     Client().post("/accounts/signup/", form)  # "exists already"
     Client().post("/accounts/password/reset/", {"email": address})
 
@@ -156,7 +156,7 @@ def test_no_template_of_accounts_makes_a_link_of_what_was_chosen(
     [message] = mail.outbox
     assert message.to == ["victim@example.com"]
     assert foreign_links() == []
-    # what was handed in is left as it was
+    # the input stays as it was
     assert user.get_full_name() == f"{HOSTILE} bob@evil.example"
 
 
@@ -164,7 +164,7 @@ def test_our_own_links_and_codes_are_left_alone(client: Client) -> None:
     form = {"email": "carol@example.com", "password1": PASSWORD, "password2": PASSWORD}
     client.post("/accounts/signup/", form)
     EmailAddress.objects.update(verified=True)
-    cache.clear()  # of who asked for mails a moment ago
+    cache.clear()  # forget who requested mails a moment ago
     Client().post("/accounts/signup/", form)
 
     code, exists = (str(message.body) for message in mail.outbox)
@@ -193,7 +193,7 @@ def test_no_client_of_the_api_gets_such_an_address_in(address: str, client: Clie
     account = {"email": address, "password": PASSWORD}
     answer = client.post(f"{API}/auth/signup", account, content_type="application/json")
     assert answer.status_code == 400
-    # what no database holds is refused before anybody asks which field it is in
+    # what no database can store is refused before its field is known
     assert {error.get("param") for error in answer.json()["errors"]} <= {"email", None}
 
     token = {"X-Session-Token": str(client_of(alice).session.session_key)}

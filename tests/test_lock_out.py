@@ -93,7 +93,7 @@ def test_an_account_has_one_counter_for_all_its_addresses(dana: User) -> None:
 
 
 def test_a_right_guess_among_many_at_the_same_moment_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given that five others were found wrong while this one was looked at
+    # given that five others were found wrong while this one was checked
     check_password = User.check_password
 
     def meanwhile(user: User, password: str) -> bool:

@@ -1,4 +1,4 @@
-"""What leaves the process as a log line names nobody, opens nothing, and says to which request it belongs."""
+"""A log line names nobody, opens nothing, and says to which request it belongs."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def record_of(message: str, *args: object, **more: Any) -> logging.LogRecord:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Write a record as production does, and read it as whatever collects the lines."""
+    """Write a record as production does, and read it as a log collector would."""
     line = LineFormatter(as_json=True).format(record)
     assert "\n" not in line
     fields: dict[str, Any] = json.loads(line)
@@ -62,7 +62,7 @@ def test_a_long_line_is_masked_in_no_time() -> None:
     masked = fields_of(record_of("%s", "a" * 200_000 + "=lena@acme.example"))["event"]
 
     assert masked == "a" * 200_000 + "=***@***"
-    assert time.perf_counter() - started < 5  # a minute and more, were each letter a beginning
+    assert time.perf_counter() - started < 5  # a minute or more if each letter could be a beginning
 
 
 @BOTH

@@ -1,4 +1,4 @@
-"""Who is told when somebody joins or leaves a plan, or gets one: by mail, and what the mail says."""
+"""Who gets a mail when a person joins or leaves a plan, or takes it over, and what the mail says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _open_invite(plan: FamilyPlan, alice: User) -> None:
 
 
 def told() -> dict[str, tuple[str, str]]:
-    """Return subject and text of every mail, by address; the HTML says the same words."""
+    """Return subject and text of every mail, by address; the HTML says the same."""
     letters = {}
     for message in mail.outbox:
         assert isinstance(message, EmailMultiAlternatives)

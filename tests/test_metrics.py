@@ -39,7 +39,7 @@ Count = Callable[..., float]
 
 @pytest.fixture
 def counted() -> Count:
-    """Tell by how much a sample has grown since the test began."""
+    """Return how much a sample has grown since the test began."""
     before = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for metric in REGISTRY.collect()
@@ -100,7 +100,7 @@ def test_with_the_token_the_page_is_what_prometheus_reads(
     client: Client, settings: Settings, plan: FamilyPlan
 ) -> None:
     settings.METRICS_TOKEN = TOKEN
-    settings.SECURE_SSL_REDIRECT = True  # it asks without TLS, too
+    settings.SECURE_SSL_REDIRECT = True  # it comes without TLS, too
     InviteFactory.create_batch(2, family_plan=plan)
     client.get("/healthz")
 
@@ -300,7 +300,7 @@ def test_the_tries_of_one_call_are_measured_together(sandbox: Sandbox, counted: 
 
     get_client().me()
 
-    # It waited 0.2 and 0.6 seconds between its tries.
+    # It waited 0.2 and 0.6 seconds between attempts.
     assert calls(counted, "GET users/me", "OK") == 1
     seconds = counted("family_plans_zammad_call_seconds_sum", call="GET users/me", outcome="OK")
     assert 0.8 <= seconds < 8

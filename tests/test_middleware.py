@@ -1,4 +1,4 @@
-"""Each request has an id, which its lines in the log and its answer carry, and one line that sums it up."""
+"""Each request has an ID, which its log lines and its response carry, and one line that sums it up."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ TOKEN = "OocgJHQ6X4i-lWlw3puDq4jo17HM3-Y6LXagcZRlulw"
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
-    """Collect the lines of requests, each with the id that was bound when it was written."""
+    """Collect the log lines of requests, each with the ID that was bound when it was written."""
     found: list[Any] = []
 
     def keep(record: logging.LogRecord) -> bool:
@@ -118,7 +118,7 @@ def test_an_error_is_logged_once_with_its_traceback_and_under_the_id_that_is_ans
     # when it is opened
     response = client.get(f"/invites/{TOKEN}/", headers={"X-Request-ID": "given-by-a-proxy"})
 
-    # then whoever reads the answer finds the lines
+    # then a reader of the response finds the log lines
     assert response.status_code == 500
     assert response.headers["X-Request-ID"] == "given-by-a-proxy"
     [error] = [record for record in caplog.records if record.name == "django.request"]

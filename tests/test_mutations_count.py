@@ -1,4 +1,4 @@
-"""How many SQL statements a mutation takes, beside those that tell who asks: two at best."""
+"""How many SQL statements a mutation takes, without those that identify the client: two at best."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DETACH = """mutation($input: DetachMemberInput!) { detachMember(input: $input) {
 
 
 def statements_of(person: User, mutation: str, answered: str, **values: object) -> int:
-    """Run a mutation, and count its statements beside those that tell who asks."""
+    """Run a mutation, and count its statements without those that identify the client."""
     token = str(client_of(person).session.session_key)
 
     def ask(query: str, **variables: object) -> tuple[str, int]:
@@ -47,7 +47,7 @@ def test_an_invite_takes_so_many_statements(sandbox: Sandbox, alice: User, plan:
         return statements_of(alice, CREATE, "CreatedInvite", planId=node_id(plan), **values)
 
     assert count() == 5
-    # and with a mail: its places, and what became of it
+    # and with a mail: its quota, and what became of it
     assert count(email="carol@example.com") == 8
 
 

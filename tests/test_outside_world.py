@@ -1,4 +1,4 @@
-"""Whoever waits for Zammad or the mail server leaves threads, and connections, to others."""
+"""A request that waits for Zammad or the mail server leaves threads and connections to others."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 class Waiter:
-    """A thread that is out in the world until it is let go."""
+    """A thread that is out in the world until it is released."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.is_out = threading.Event()
@@ -148,7 +148,7 @@ def test_work_that_takes_too_long_is_left_behind_and_so_much_only(monkeypatch: p
     may_end.set()
     for _ in range(2):
         assert ended.acquire(timeout=10)
-    while outside._asides._value < 2:  # the threads have a line to go
+    while outside._asides._value < 2:  # the threads have one line left to run
         pass
     assert within(10, lambda: 7) == 7
 

@@ -1,4 +1,4 @@
-"""Half the machine's cores hash passwords, whoever asks, and old hashes keep working."""
+"""Half of the machine's cores hash passwords, in all processes together, and old hashes keep working."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def our_hashers(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @contextmanager
 def hold_in_another_process(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Let another process hold the machine's one place, until it is killed."""
+    """Let another process hold the machine's only place, until it is killed."""
     directory.mkdir(mode=0o700, exist_ok=True)
     code = (
         "import fcntl, sys, time; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
@@ -79,7 +79,7 @@ def test_nobody_hashes_while_another_process_holds_the_place(settings: Settings)
             with pytest.raises(PasswordsBusy):
                 ask()
 
-        # and a process that is killed holds it no more
+        # and a killed process holds it no longer
         process.kill()
         process.wait()
         assert check_password(PASSWORD, encoded)
@@ -95,7 +95,7 @@ def test_within_a_process_one_waits_for_the_other() -> None:
             refused.append(True)
 
     with place_to_hash():
-        make_password(PASSWORD)  # whoever has a place keeps it
+        make_password(PASSWORD)  # a thread that has a place keeps it
         thread = threading.Thread(target=ask)
         thread.start()
         thread.join()
@@ -163,7 +163,7 @@ def test_admin_takes_a_place_before_its_transaction(
 
 @pytest.mark.django_db
 def test_whoever_waits_at_the_door_in_vain_hears_the_same(client: Client) -> None:
-    turned_away: dict[str, Any] = {REFUSAL: PASSWORDS_BUSY}  # as the server tells that nobody became free
+    turned_away: dict[str, Any] = {REFUSAL: PASSWORDS_BUSY}  # how the server marks a vain wait for a place
 
     for path in ("/accounts/login/", "/admin/auth/user/add/"):
         page = client.post(path, {}, **turned_away)

@@ -1,7 +1,7 @@
-"""What ten people do at once: seats are never oversold, and whoever loses hears a refusal.
+"""Ten people do something concurrently: seats are never oversold, and losers get a refusal.
 
 Every race starts its threads at a barrier, each with a database connection of its own. On
-PostgreSQL the rows are locked; on SQLite a transaction locks everything. Each race is run twice;
+PostgreSQL the rows are locked; on SQLite a transaction locks everything. Each race runs twice;
 to run it more often: RACE_ROUNDS=50 .venv/bin/pytest tests/test_plan_races.py
 """
 
@@ -49,9 +49,9 @@ OK = "OK"
 
 
 def race(*journeys: Callable[[], object]) -> list[str]:
-    """Run journeys at once, and list how each ended: OK or the code of its refusal.
+    """Run services concurrently, and list how each ended: OK or the code of its refusal.
 
-    Anything else that a journey raises (a deadlock, a locked database) fails the test.
+    Anything else that a service raises (a deadlock, a locked database) fails the test.
     """
     barrier = threading.Barrier(len(journeys))
 
@@ -89,7 +89,7 @@ def until_somebody_waits_for_a_lock(*, unless: Future[list[str]]) -> None:
 
 
 def owned_plan(*, seats: int, members: int = 0) -> tuple[FamilyPlan, User]:
-    """Make a plan with a limit, its owner and some members."""
+    """Create a plan with a limit, its owner and some members."""
     owner = OwnerFactory(family_plan__user_limit=seats)
     MembershipFactory.create_batch(members, family_plan=owner.family_plan)
     return owner.family_plan, owner.user
@@ -107,7 +107,7 @@ def _rounds() -> None:
 
 @pytest.fixture(autouse=True)
 def _promises(_rounds: None, transactional_db: None) -> Iterator[None]:
-    """Hold after each race what must never happen."""
+    """Check after each race what must never happen."""
     yield
     now = timezone.now()
     for plan in FamilyPlan.objects.all():
@@ -175,7 +175,7 @@ def test_ten_invites_at_the_end_of_the_day(sandbox: Sandbox) -> None:
 
 
 def test_a_day_that_one_person_spends_on_plan_after_plan(sandbox: Sandbox) -> None:
-    # given more tries than a day allows, each of them in whichever plan is theirs at that moment
+    # given more attempts than a day allows, each in whichever plan is theirs at that moment
     constance.config.SELF_SERVICE_PLANS = True
     constance.config.PLANS_PER_DAY = constance.config.USER_LIMIT = 100
     constance.config.INVITES_PER_DAY = 4
@@ -200,7 +200,7 @@ def test_a_day_that_one_person_spends_on_plan_after_plan(sandbox: Sandbox) -> No
         assert set(ends[6:]) <= {OK, "ALREADY_IN_PLAN", "PLAN_NOT_FOUND"}
 
     assert FamilyPlanInvite.objects.count() <= 4
-    # and what is left of the day is left, in the plan of now
+    # and what is left of the day is left, in the current plan
     for _ in range(4 - FamilyPlanInvite.objects.count()):
         invite()
     assert race(*[invite] * TEN) == ["INVITE_LIMIT_REACHED"] * TEN
@@ -295,7 +295,7 @@ def test_the_limit_is_lowered_while_ten_people_accept() -> None:
     assert set(ends) <= {OK, "PLAN_FULL"}
     seated = plan.memberships.count()
     assert seated == 1 + ends[1:].count(OK)
-    # whoever was seated before the limit fell stays; nobody was seated after
+    # people seated before the limit fell stay; nobody was seated after it
     assert seated >= 4
     FamilyPlan.objects.filter(pk=plan.pk).update(user_limit=TEN + 1)
 

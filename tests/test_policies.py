@@ -1,4 +1,4 @@
-"""Content-Security-Policy and Permissions-Policy: on every answer, strict, and pages work under them."""
+"""Content-Security-Policy and Permissions-Policy: on every response, strict, and pages work under them."""
 
 import base64
 import hashlib
@@ -117,7 +117,7 @@ def test_no_page_of_ours_holds_a_script_or_a_style(client: Client, superuser: Us
         assert response.status_code in {200, 404}, path
         assert policy_of(response) == STRICT, path
         assert not re.search(r"<style|<[^>]*\s(?:style|on[a-z]+)=", html), path
-        # A script that stands in the page is data, or else it is a file.
+        # A script within the page is data, otherwise it is a file.
         for attributes in re.findall(r"<script([^>]*)>", html):
             assert "src=" in attributes or 'type="application/json"' in attributes, path
 
@@ -148,7 +148,7 @@ def test_the_page_after_an_invite_is_a_target_of_every_form_on_the_way_there(
     constance.config.INVITE_ACCEPTED_URL = "https://app.example.com/welcome"
     widened = {**STRICT, "form-action": ["'self'", "https://app.example.com"]}
 
-    assert policy_of(client.get("/accounts/login/")) == STRICT  # nobody is on the way
+    assert policy_of(client.get("/accounts/login/")) == STRICT  # nobody is on the way to an invite
     client.get(PAGE)
     for path in ("/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"):
         assert policy_of(client.get(path)) == widened, path

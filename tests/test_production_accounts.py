@@ -1,4 +1,4 @@
-"""The doors of accounts on the production server: crowds, guesses and floods, over all its processes."""
+"""Sign-in and sign-up on the production server: crowds, guesses and floods, over all its processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Doors:
     mails: MailServer
 
     def post(self, path: str, body: dict[str, str], token: str = "", **headers: str) -> Answer:
-        """Ask as a client of one's own: what is limited by its address is no matter here."""
+        """Send requests as a client of its own: limits by address do not matter here."""
         number = next(clients)
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
         sent = {"Content-Type": JSON, "X-Forwarded-For": address, **headers}
@@ -94,7 +94,7 @@ def doors(_doors: Doors, server_databases: None) -> Iterator[Doors]:
 
 
 def test_people_who_sign_in_at_the_same_moment_all_get_in(doors: Doors) -> None:
-    # given sixteen, or as many as this machine serves in the ten seconds that one waits
+    # given sixteen, or as many as this machine handles in the ten seconds that a request waits
     crowd = min(16, int(8 / doors.log_in().seconds))
 
     answers = at_once([doors.log_in] * crowd)
@@ -105,18 +105,18 @@ def test_people_who_sign_in_at_the_same_moment_all_get_in(doors: Doors) -> None:
 
 
 def test_while_twenty_people_sign_up_everybody_else_is_answered_within_a_second(doors: Doors) -> None:
-    # given what is usual
+    # given the usual times
     bystander = OwnerFactory()
     session, plan_id = doors.server.session_of(bystander.user), node_id(bystander.family_plan)
     usual = everybody_else(doors.server, session, plan_id, rounds=5)
 
-    # when twenty sign up, and others ask meanwhile
+    # when twenty people sign up, and others send requests as well
     asking = [partial(everybody_else, doors.server, session, plan_id, rounds=8)]
     seconds, *answers = at_once(
         [*asking, *(partial(doors.sign_up, f"new{number}@example.com") for number in range(20))]
     )
 
-    # then those did not notice, and the twenty signed up or heard when to come back
+    # then the others did not notice, and the twenty signed up or heard when to come back
     assert max(seconds) < bound(usual)
     assert {answer.status for answer in answers} <= {401, 503}
     for answer in answers:
@@ -132,10 +132,10 @@ def test_a_process_that_is_killed_while_it_hashes_keeps_no_place(doors: Doors) -
     held = doors.server.environment["LOCKS_DIR"]
 
     def holders() -> list[int]:
-        """List the processes that have a lock's file open, as Linux tells."""
+        """List the processes that have a lock's file open, as Linux reports them."""
         found = []
         for opened in Path("/proc").glob("[0-9]*/fd/*"):
-            with suppress(OSError):  # it has been closed meanwhile
+            with suppress(OSError):  # it has been closed in the meantime
                 if os.readlink(opened).startswith(held):
                     found.append(int(opened.parts[2]))
         return found
@@ -172,7 +172,7 @@ def test_of_many_wrong_passwords_at_the_same_moment_five_are_told_as_wrong(doors
     codes = Counter(answer.json()["errors"][0]["code"] for answer in answers if answer.status in {400, 429})
     assert codes["email_password_mismatch"] == 5
     assert codes["too_many_login_attempts"] == 12 - 5 - sum(answer.status == 503 for answer in answers)
-    # strangers are locked out with the right password, too; the device is not
+    # strangers are locked out even with the right password; the device is not
     locked = doors.log_in()
     assert (locked.status, locked.json()["status"]) == (429, 429)
     assert 0 < int(locked.headers["Retry-After"]) <= 300

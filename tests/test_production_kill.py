@@ -1,4 +1,4 @@
-"""The production server is killed with no warning: what it acknowledged is there afterwards.
+"""The production server is killed without warning: what it acknowledged is there afterwards.
 
 kill -9 of every process at once, on SQLite and, where TEST_DATABASE_URL names a server, on PostgreSQL.
 To let the load run longer before the kill: KILL_AFTER=30 .venv/bin/pytest tests/test_production_kill.py
@@ -59,7 +59,7 @@ def test_what_was_acknowledged_under_load_survives_a_kill_and_the_rest_can_be_se
 ) -> None:
     server = doomed.server
     killed = threading.Event()
-    applied: dict[int, datetime] = {}  # the newest version that each customer's sender saw acknowledged
+    applied: dict[int, datetime] = {}  # the newest version of each customer that the server acknowledged
     unanswered: dict[int, datetime] = {}
     owners = OwnerFactory.create_batch(OWNERS, family_plan__user_limit=100)
     tokens: list[str] = []
@@ -111,7 +111,7 @@ def test_what_was_acknowledged_under_load_survives_a_kill_and_the_rest_can_be_se
     # and the server is started again on the same database
     server.start()
 
-    # then every version that was acknowledged is there, or a newer one
+    # then every acknowledged version is there, or a newer one
     assert applied.keys() == unanswered.keys() == set(customers)
     stored = dict(ZammadUser.objects.values_list("zammad_id", "updated_at"))
     assert {
@@ -121,17 +121,17 @@ def test_what_was_acknowledged_under_load_survives_a_kill_and_the_rest_can_be_se
     acknowledged = sum((version - EPOCH).seconds + 1 for version in applied.values())
     assert acknowledged <= receipts <= acknowledged + CUSTOMERS
 
-    # and what was not can be sent again
+    # and the rest can be sent again
     for zammad_id, version in unanswered.items():
         assert server.deliver(zammad_id, version).status == 200
     assert dict(ZammadUser.objects.values_list("zammad_id", "updated_at")) == unanswered
 
-    # and every token that was answered opens its invite
+    # and every returned token opens its invite
     assert len(tokens) >= OWNERS
     check_promises()
     for token in tokens:
         assert server.mutate(server.session_of(UserFactory()), "acceptInvite", token=token)[0] == OK
-    # of each owner at most one more was written whose answer was cut
+    # at most one more invite per owner was written, whose response was cut
     assert FamilyPlanInvite.objects.count() - len(tokens) in range(OWNERS + 1)
     # and each invite has the event that was written with it
     made = PlanEvent.objects.filter(kind="INVITE_CREATED").values_list("invite_id", flat=True)
@@ -142,7 +142,7 @@ def test_what_was_acknowledged_under_load_survives_a_kill_and_the_rest_can_be_se
 def test_a_crash_between_zammads_answer_and_our_commit_leaves_a_powerless_token_at_most(
     doomed: Production,
 ) -> None:
-    # given an open invite, whose token is old already
+    # given an open invite, whose token is already old
     server, zammad = doomed.server, doomed.zammad
     owner = OwnerFactory()
     session = server.session_of(owner.user)
@@ -151,34 +151,34 @@ def test_a_crash_between_zammads_answer_and_our_commit_leaves_a_powerless_token_
     assert code == OK
     [_, kept_row] = zammad.records["tokens"].values()
 
-    # when the server has Zammad's answer, waits for the plan's lock to write it, and is killed there
+    # when the server has Zammad's response, waits for the plan's lock to write it, and is killed there
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic():
             FamilyPlan.objects.select_for_update().get(pk=owner.family_plan_id)
             cut = pool.submit(pytest.raises, CUT, invite)
             wait_for(lambda: len(zammad.records["tokens"]) == 3)
-            time.sleep(0.3)  # nothing outside tells that a process waits for a lock of SQLite
+            time.sleep(0.3)  # nothing outside shows that a process waits for a lock of SQLite
             server.kill()
         cut.result()
 
-    # then there is no trace of the second invite here, and one token without rights there
+    # then there is no trace of the second invite here, and one token without rights in Zammad
     assert FamilyPlanInvite.objects.count() == PlanEvent.objects.filter(kind="INVITE_CREATED").count() == 1
     lost_row = list(zammad.records["tokens"].values())[-1]
     assert lost_row["permissions"] == frozenset()
     assert lost_row["name"].startswith("family-plan-invite-")
 
-    # and reconcile_invites leaves it while its invite may still be on its way
+    # and reconcile_invites keeps it while its invite may still be on its way
     assert reconciled(doomed) == {"deleted": 0, "needed": 1, "young": 1, "foreign": 1}
     assert lost_row in zammad.records["tokens"].values()
 
-    # and removes it afterwards, but never one of an open invite
+    # and removes it later, but never one of an open invite
     earlier = (timezone.now() - timedelta(hours=2)).isoformat()
     lost_row["created_at"] = kept_row["created_at"] = earlier
     assert reconciled(doomed) == {"deleted": 1, "needed": 1, "young": 0, "foreign": 1}
     assert lost_row not in zammad.records["tokens"].values()
     assert kept_row in zammad.records["tokens"].values()
 
-    # and the server goes on as if nothing had been
+    # and the server goes on as if nothing had happened
     server.start()
     assert invite()[0] == OK
     person = server.session_of(UserFactory())
@@ -187,7 +187,7 @@ def test_a_crash_between_zammads_answer_and_our_commit_leaves_a_powerless_token_
 
 
 def test_a_crash_while_zammad_still_thinks_leaves_the_same(doomed: Production) -> None:
-    # given a Zammad that has made the token and keeps its answer to itself
+    # given a Zammad that has created the token and withholds its response
     server, zammad = doomed.server, doomed.zammad
     owner = OwnerFactory()
     session = server.session_of(owner.user)
@@ -209,7 +209,7 @@ def test_a_crash_while_zammad_still_thinks_leaves_the_same(doomed: Production) -
 
 
 def reconciled(doomed: Production) -> dict[str, int]:
-    """Run the command as cron would, and return the numbers it tells."""
+    """Run the command as cron would, and return the numbers it prints."""
     done = doomed.server.manage("reconcile_invites")
     assert done.returncode == 0, done.stderr
     numbers = map(int, re.findall(r"\d+", done.stdout))

@@ -1,8 +1,8 @@
-"""What many people do at once through HTTP, against the production server with several processes.
+"""Many people act concurrently over HTTP, against the production server with several processes.
 
-Whoever loses hears a typed refusal with status 200; never is a seat oversold, a person in two
-plans, or a line in the server's log that tells of a lock. Each race is run once, on SQLite and, where
-TEST_DATABASE_URL names a server, on PostgreSQL. To run them more often:
+Losers get a typed refusal with status 200; no seat is oversold, nobody is in two plans, and no line
+in the server's log mentions a lock. Each race runs once, on SQLite and, where TEST_DATABASE_URL
+names a server, on PostgreSQL. To run them more often:
 RACE_ROUNDS=20 .venv/bin/pytest tests/test_production_races.py
 """
 
@@ -45,7 +45,7 @@ def _round() -> None:
 
 @pytest.fixture(autouse=True)
 def _promises(_round: None, production: Production) -> Iterator[None]:
-    """Hold the promises after each race."""
+    """Check the promises after each race."""
     yield
     check_promises()
 
@@ -61,7 +61,7 @@ def owned_plan(*, seats: int, members: int = 0) -> tuple[FamilyPlan, User]:
 
 
 def tokens_of(plan: FamilyPlan, count: int) -> list[str]:
-    """Make open invites, and return their tokens."""
+    """Create open invites, and return their tokens."""
     tokens = [f"{plan.pk:020d}{n:023d}" for n in range(count)]
     for token in tokens:
         InviteFactory(family_plan=plan, token=token)
@@ -80,11 +80,11 @@ def test_many_invites_for_the_last_two_seats(production: Production) -> None:
 
     codes = race(*[create] * CROWD)
 
-    # whoever finds no place to wait for Zammad is told so at once
+    # a request that finds no place to wait for Zammad is refused at once
     assert codes[OK] == 2
     assert codes["PLAN_FULL"] + codes["INVITE_TOKEN_UNAVAILABLE"] == CROWD - 2
     assert seats_taken(plan, now=timezone.now()) == 5
-    # each asked Zammad once at most; tokens without an invite are what reconcile_invites removes
+    # each sent Zammad one request at most; reconcile_invites removes tokens without an invite
     assert 2 <= len(production.zammad.calls) <= CROWD
 
 
@@ -150,7 +150,7 @@ def test_people_who_accept_while_members_are_detached(production: Production) ->
         *[partial(production.server.mutate, s, "acceptInvite", token=t) for s, t in entries],
     )
 
-    # then all five left, and at most as many came
+    # then all five left, and at most as many joined
     assert codes[OK] + codes["PLAN_FULL"] == CROWD + 5
     assert plan.memberships.count() == 1 + codes[OK] - 5 <= 6
 
@@ -199,7 +199,7 @@ def test_an_invite_is_accepted_or_revoked_or_reissued(production: Production) ->
     assert set(accepted) <= expected
     assert accepted[OK] == plan.memberships.count() - 1 <= 1
     assert {code for code, _ in answers[10:]} <= {OK, "INVITE_ALREADY_USED"}
-    # then a link that was answered last opens the invite, unless it is used or revoked
+    # then the link returned last opens the invite, unless it is used or revoked
     invite.refresh_from_db()
     assert invite.is_used == (accepted[OK] == 1)
 
@@ -243,10 +243,10 @@ def test_a_limit_that_is_lowered_while_people_accept_binds_from_that_moment(prod
             locked.save()
         codes = arriving.result()
 
-    # then nobody sat down after it who did not fit
+    # then nobody took a seat after it who did not fit
     assert codes[OK] + codes["PLAN_FULL"] == CROWD
     assert plan.memberships.count() == 1 + codes[OK] == max(5, seated)
-    FamilyPlan.objects.filter(pk=plan.pk).update(user_limit=100)  # what they had when they sat down
+    FamilyPlan.objects.filter(pk=plan.pk).update(user_limit=100)  # the limit that lets them all fit
 
 
 def test_the_setting_is_lowered_on_its_page_while_people_accept(production: Production) -> None:
@@ -271,7 +271,7 @@ def test_the_setting_is_lowered_on_its_page_while_people_accept(production: Prod
 
 
 def settings_form(production: Production, admin: User, **changes: str) -> Callable[[], Answer]:
-    """Open the page of the settings, and return what saves its form with changes."""
+    """Open the page of the settings, and return a function that saves its form with changes."""
     cookie = f"{settings.SESSION_COOKIE_NAME}={production.server.session_of(admin)}"
     page = production.server.get(SETTINGS_PAGE, Cookie=cookie)
     values = {

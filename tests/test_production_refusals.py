@@ -1,4 +1,4 @@
-"""What several processes of the production server refuse at once is counted to the last one."""
+"""Several processes of the production server refuse concurrently, and every refusal is counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUNDS, AT_ONCE = 15, 20
 
 
 def refuse(server: Server, headers: Mapping[str, str] | None = None) -> tuple[str, Answer]:
-    """Send what is refused on a connection of its own, and return the delivery id with the answer."""
+    """Send a delivery on a connection of its own, and return its delivery ID with the refusal."""
     delivery_id = str(uuid.uuid4())
     sent = {"X-Hub-Signature": WRONG, "X-Zammad-Delivery": delivery_id, **(headers or {})}
     return delivery_id, server.request("POST", "/webhooks/zammad/", BODY, sent)

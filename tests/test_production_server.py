@@ -1,7 +1,7 @@
-"""A Zammad or a mail server that says nothing stops nobody else on the production server.
+"""A silent Zammad or mail server stops nobody else on the production server.
 
-At most half of a process's threads wait for them. Everybody else is answered within a second: the
-times are printed by .venv/bin/pytest tests/test_production_server.py -rP
+At most half of a process's threads wait for them. Everybody else gets a response within a second;
+.venv/bin/pytest tests/test_production_server.py -rP prints the times.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from tests.server import WORKERS, Answer
 from zammad.sandbox import Fault, Sandbox
 
 CROWD = 50
-PROMISED = 1.0  # second, in which everybody else is answered
+PROMISED = 1.0  # second, within which everybody else gets a response
 PLAN = "query($id: ID!) { plan(id: $id) { name seatsTaken members { user { displayName } } } }"
 
 
 def everybody_else(server: ProductionServer, session: str, plan_id: str, *, rounds: int) -> list[float]:
-    """Ask for a plan, deliver a webhook, check the health, over and over; return the seconds of each."""
+    """Query a plan, deliver a webhook, check the health, over and over; return the seconds of each."""
     seconds = []
     for number in range(rounds):
         answers = at_once(
@@ -59,7 +59,7 @@ def everybody_else(server: ProductionServer, session: str, plan_id: str, *, roun
 
 
 def database_connections() -> int:
-    """Count the connections that the server's processes hold; on SQLite there is nothing to hold."""
+    """Count the connections that the server's processes hold; SQLite has none to hold."""
     if connection.vendor != "postgresql":
         return 0
     with connection.cursor() as cursor:
@@ -81,14 +81,14 @@ def figures(usual: list[float], meanwhile: list[float]) -> str:
 
 
 def bound(usual: list[float]) -> float:
-    """Return a second, or more where the machine has so much else to do that nothing answers quickly."""
+    """Return a second, or more if the machine has too much else to do."""
     return max(PROMISED, 3 * max(usual))
 
 
 def test_with_fifty_invites_hanging_on_a_silent_zammad_others_are_answered_within_a_second(
     production: Production,
 ) -> None:
-    # given fifty owners, and a Zammad that says nothing
+    # given fifty owners, and a Zammad that is silent
     server = production.server
     owners = OwnerFactory.create_batch(CROWD)
     invitations = [
@@ -103,7 +103,7 @@ def test_with_fifty_invites_hanging_on_a_silent_zammad_others_are_answered_withi
     production.zammad.faults.set("POST /api/v1/user_access_token", Fault.HANG)
     production.zammad.calls.clear()
 
-    # when all of them invite at once, and others ask meanwhile
+    # when all of them invite concurrently, and others send requests as well
     with ThreadPoolExecutor(1) as pool:
         inviting = pool.submit(at_once, invitations)
         wait_for(lambda: len(production.zammad.calls) >= 6)
@@ -114,13 +114,13 @@ def test_with_fifty_invites_hanging_on_a_silent_zammad_others_are_answered_withi
 
     print(figures(usual, seconds))  # noqa: T201  # shown with -rP
     print(f"{busy} database connections")  # noqa: T201
-    # then the others did not notice, half of the threads kept no connection, and each owner heard a refusal
+    # then the others did not notice, half of the threads kept no connection, and each owner got a refusal
     assert max(seconds) < bound(usual)
     assert busy <= WORKERS * int(server.environment.get("WEB_THREADS", 16)) / 2
     assert codes == {"INVITE_TOKEN_UNAVAILABLE": CROWD}
     assert not FamilyPlanInvite.objects.exists()
 
-    # and once Zammad speaks again, all of them can invite
+    # and once Zammad responds again, all of them can invite
     production.zammad.faults.clear()
     assert Counter(code for code, _ in (invite() for invite in invitations)) == {OK: CROWD}
     check_promises()
@@ -130,7 +130,7 @@ def test_with_fifty_invites_hanging_on_a_silent_zammad_others_are_answered_withi
 
 
 class SilentMailServer:
-    """A port that accepts connections and says nothing, for ever."""
+    """A port that accepts connections and stays silent, for ever."""
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -184,7 +184,7 @@ def silent_mail(_silent_mail: SilentMail, server_databases: None) -> Iterator[Si
 def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_a_second(
     silent_mail: SilentMail,
 ) -> None:
-    # given owners whose invites are to be mailed
+    # given owners whose invites will be mailed
     server = silent_mail.server
     owners = OwnerFactory.create_batch(12)
     invitations = [
@@ -202,7 +202,7 @@ def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_
     usual = everybody_else(server, session, plan_id, rounds=10)
     silent_mail.mail.hang_up()
 
-    # when they invite at once, and others ask meanwhile
+    # when they invite concurrently, and others send requests as well
     with ThreadPoolExecutor(1) as pool:
         inviting = pool.submit(at_once, invitations)
         wait_for(lambda: len(silent_mail.mail.clients) >= 8)
@@ -211,7 +211,7 @@ def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_
         answers = inviting.result()
 
     print(figures(usual, seconds))  # noqa: T201  # shown with -rP
-    # then the others did not notice; whoever got a token has an invite, whose mail is told to have failed
+    # then the others did not notice; each token has its invite, and the invite says that the mail failed
     assert max(seconds) < bound(usual)
     made = [answer["invite"]["mailStatus"] for code, answer in answers if code == OK]
     assert {code for code, _ in answers} <= {OK, "INVITE_TOKEN_UNAVAILABLE"}
@@ -226,7 +226,7 @@ def test_with_a_silent_mail_server_invites_stand_and_others_are_answered_within_
 def test_with_a_silent_mail_server_people_sign_up_as_usual_and_others_are_answered_within_a_second(
     silent_mail: SilentMail,
 ) -> None:
-    # given people who sign up, whose codes are to be mailed
+    # given people who sign up, whose codes will be mailed
     server = silent_mail.server
 
     def sign_up(number: int) -> Answer:
@@ -239,7 +239,7 @@ def test_with_a_silent_mail_server_people_sign_up_as_usual_and_others_are_answer
     usual = everybody_else(server, session, plan_id, rounds=10)
     silent_mail.mail.hang_up()
 
-    # when sixteen do so at once, and others ask meanwhile
+    # when sixteen do so concurrently, and others send requests as well
     with ThreadPoolExecutor(1) as pool:
         signing_up = pool.submit(at_once, [partial(sign_up, number) for number in range(16)])
         wait_for(lambda: len(silent_mail.mail.clients) >= 1)
@@ -247,7 +247,7 @@ def test_with_a_silent_mail_server_people_sign_up_as_usual_and_others_are_answer
         answers = signing_up.result()
 
     print(figures(usual, seconds))  # noqa: T201  # shown with -rP
-    # then the others did not notice, and no answer waited for the mail, or told of it
+    # then the others did not notice, and no response waited for the mail or revealed it
     assert max(seconds) < bound(usual)
     refused = [answer for answer in answers if answer.status == 503]
     assert {answer.status for answer in answers} <= {401, 503}

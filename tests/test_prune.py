@@ -1,4 +1,4 @@
-"""What is old is forgotten: deliveries go, invites lose their addresses, and nothing else changes."""
+"""Old data is forgotten: deliveries go, invites lose their addresses, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_addresses_are_blanked_in_invites_that_ended_long_ago_used_or_not(
     kept = addresses()
     assert (kept[used.pk], kept[expired.pk]) == ("", "")
     assert (kept[recent.pk], kept[still_open.pk]) == (ADDRESS, "another@example.com")
-    # then nothing else in these invites, nor anywhere else, is different
+    # then nothing else is different, in these invites or elsewhere
     for row in before["FamilyPlanInvite"]:
         if row["id"] in {used.pk, expired.pk}:
             row["email"] = ""
@@ -170,7 +170,7 @@ def test_an_invite_that_lost_its_address_explains_and_ends_its_membership_still(
 
     run("--older-than", "30")
 
-    # then accepting again is the same success still, and the invite is found when they go
+    # then accepting again is still the same success, and the invite is found when they leave
     assert accept_invite(actor=guest, token=issued.token).membership == membership
     detached = detach_member(actor=alice, membership_id=membership.pk)
     assert detached.invite is not None
@@ -201,7 +201,7 @@ def test_an_invite_reissued_after_it_was_pruned_is_for_whoever_has_the_link(
     assert accept_invite(actor=carol, token=issued.token).membership.family_plan == plan
 
 
-# --- Accounts that were given up ------------------------------------------------------------------
+# --- Abandoned accounts ---------------------------------------------------------------------------
 
 
 def sign_up(email: str, *, days: float) -> User:
@@ -279,7 +279,7 @@ def test_an_account_made_by_staff_stays_also_when_its_person_tried_to_sign_in(
     erin = User.objects.get(email="erin@example.com")
     assert EmailAddress.objects.filter(user=erin, verified=False).exists()
     User.objects.filter(pk=erin.pk).update(date_joined=days_ago(30))
-    if forgotten:  # the history goes with the person of staff
+    if forgotten:  # the history goes with the member of staff
         LogEntry.objects.all().delete()
 
     run("--older-than", "30")

@@ -1,4 +1,4 @@
-"""A mailbox is counted once, however its address is spelt."""
+"""A mailbox is counted once, however its address is spelled."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from config.bodies import UNREADABLE, Refusal
 from config.body_reader import AT_WORK, RESERVE, Pace, Refused, Room, announced_by
 from config.serving import environment_of
 
-SECOND = 10_000  # bytes in a second at the least pace
+SECOND = 10_000  # bytes per second at the minimum pace
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[int]:
-    """Run what `make run` runs, with a database of its own; give its port."""
+    """Run what `make run` runs, with a database of its own; yield its port."""
     port, sandbox_port = free_port(), free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -99,7 +99,7 @@ def test_the_journey_does_what_it_says(running: int) -> None:
         check=False,
     )
 
-    # then every step says what the text promises
+    # then every step returns what the text promises
     assert result.returncode == 0, result.stdout + result.stderr
     answered = [json.loads(line)["data"] for line in result.stdout.splitlines() if line.startswith("{")]
     invited, accepted, looked, detached, told = answered
@@ -137,7 +137,7 @@ def test_the_pages_that_readme_and_journey_name_are_there(running: int) -> None:
 
 @pytest.mark.django_db
 def test_what_erases_a_person_leaves_no_row_with_their_address() -> None:
-    # given a person who is gone, and what names them
+    # given a person who is gone, and rows that name them
     staff = UserFactory(is_staff=True)
     plan = FamilyPlanFactory()
     InviteFactory(family_plan=plan, email="gone@example.com")
@@ -154,7 +154,7 @@ def test_what_erases_a_person_leaves_no_row_with_their_address() -> None:
         action_flag=DELETION,
     )
 
-    # when the lines of the page are run
+    # when the code on the page runs
     (lines,) = re.findall(r"```python\n(.*?)```", OPERATION, re.DOTALL)
     exec(lines, {})  # noqa: S102  # our own page
 

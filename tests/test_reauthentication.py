@@ -1,4 +1,4 @@
-"""Who changes how they sign in is asked again, and the old address is told."""
+"""Changing how you sign in asks again for a password or code, and the old address gets a notice."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_who_signs_up_is_told_of_nothing() -> None:
     client.post("/accounts/confirm-email/", {"code": code_in_the_last_mail()})
 
     assert len(mail.outbox) == 1
-    # And is as fresh as anybody.
+    # Signing up counts as a fresh sign-in.
     assert client.post("/accounts/email/", {"action_add": "", "email": "m@example.com"}).status_code == 302
     assert mail.outbox[-1].to == ["m@example.com"]
 
@@ -221,7 +221,7 @@ def test_a_password_is_changed_with_the_present_one_only_and_told_by_mail(alice:
 
 @pytest.fixture
 def guest(alice: User) -> User:
-    """Somebody who came by another door than a password."""
+    """A person who did not sign in with a password."""
     alice.set_unusable_password()
     alice.save()
     return alice

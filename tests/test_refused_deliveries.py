@@ -1,4 +1,4 @@
-"""What the webhook refused is counted per hour and reason, whoever sends it, and however much of it."""
+"""What the webhook refused is counted per hour and reason, for any sender and in any number."""
 
 from __future__ import annotations
 
@@ -219,11 +219,11 @@ def test_the_reasons_of_one_write_are_one_statement(
     assert sorted(counted()) == sorted((reason.value, 1) for reason in Reason)
 
 
-# --- However much of it --------------------------------------------------------------------------
+# --- Any number of them --------------------------------------------------------------------------
 
 
 class FakeTime(Refusals):
-    """Refusals whose writer waits in no time, while others are refused."""
+    """Refusals whose writer does not really wait; others are refused while it would."""
 
     def __init__(self, *, while_waiting: list[int], ends_after: int | None = None) -> None:
         super().__init__()
@@ -238,12 +238,12 @@ class FakeTime(Refusals):
         return len(self.pauses) == self.ends_after
 
     def run(self) -> None:
-        with mock.patch("zammad.refusals.connections"):  # the test's own is used, and stays
+        with mock.patch("zammad.refusals.connections"):  # the test's own connection is used, and stays open
             self._write_until_done()
 
 
 def test_a_storm_is_written_once_a_second() -> None:
-    # given a write during which somebody is refused, and so more of them
+    # given writes during which more deliveries are refused
     refusals = FakeTime(while_waiting=[1000, 1000, 1000])
     add, added = RefusedDelivery.objects.add, []
 
@@ -259,7 +259,7 @@ def test_a_storm_is_written_once_a_second() -> None:
     ):
         refusals.run()
 
-    # then there was a second before each write, and the writer ends once there is nothing left
+    # then there was a second before each write, and the writer ends once nothing is left
     assert refusals.pauses == [PAUSE] * 3 == [1.0] * 3
     assert len(added) == len(queries) == 3
     assert counted() == [("SIGNATURE_WRONG", 3002)]
@@ -314,7 +314,7 @@ def test_a_database_that_fails_changes_no_answer(client: Client, refusals: Refus
 
 @pytest.fixture
 def writing(refusals: Refusals, monkeypatch: pytest.MonkeyPatch) -> Refusals:
-    """Let the thread write that writes in production, at once."""
+    """Let production's writer thread run, without a pause."""
     monkeypatch.setattr(Refusals, "_start_writer", start_writer)
     monkeypatch.setattr("zammad.refusals.PAUSE", 0.0)
     return refusals
@@ -335,7 +335,7 @@ def test_a_database_that_hangs_holds_up_nobody(client: Client, writing: Refusals
         writer = writing._writer
         assert writer is not None
 
-        # when the database says nothing, then all others are answered, and no second write begins
+        # when the database is silent, then all others get responses, and no second write begins
         answers = [post(client, HTTP_X_HUB_SIGNATURE=WRONG).status_code for _ in range(50)]
         assert answers == [403] * 50
         assert writing._writer is writer
@@ -564,7 +564,7 @@ def test_old_counts_are_deleted_in_batches() -> None:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Lines]:
-    """Collect the status of each request, with the delivery id that its line carries."""
+    """Collect the status of each request, with the delivery ID of its log line."""
     found: Lines = []
 
     def keep(record: logging.LogRecord) -> bool:

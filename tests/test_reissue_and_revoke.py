@@ -29,7 +29,7 @@ TOKEN = "t" * 43
 
 @pytest.fixture
 def invite(plan: FamilyPlan, alice: User, time_machine: TimeMachineFixture) -> FamilyPlanInvite:
-    """An open invite to alice's plan, made an hour ago, that expires in an hour."""
+    """An open invite to alice's plan, created an hour ago, that expires in an hour."""
     time_machine.move_to(NOON, tick=False)
     invite: FamilyPlanInvite = InviteFactory(
         family_plan=plan, created_by=alice, token=TOKEN, created_at=NOON - HOUR, expires_at=NOON + HOUR
@@ -38,7 +38,7 @@ def invite(plan: FamilyPlan, alice: User, time_machine: TimeMachineFixture) -> F
 
 
 def fill(plan: FamilyPlan) -> None:
-    """Seat as many as fit beside alice, bob and one invite."""
+    """Seat as many people as fit with alice, bob and one invite."""
     MembershipFactory.create_batch(2, family_plan=plan)
 
 

@@ -1,4 +1,4 @@
-"""The schema says what the design promises, in words for whoever explores it."""
+"""The schema matches the design, and explains itself to people who explore it."""
 
 from __future__ import annotations
 

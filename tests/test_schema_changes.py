@@ -1,4 +1,4 @@
-"""Clients can follow the schema: what breaks them, and what is going to, is told in the changelog."""
+"""Clients can follow the schema: the changelog names what breaks them, and what is going to."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def compare_schema(*arguments: str) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    # A hook of git that runs the tests does not lead them to its own repository; and nobody's
-    # configuration has a say.
+    # A git hook that runs the tests must not lead them to its own repository, and nobody's
+    # configuration matters.
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -113,7 +113,7 @@ def test_what_breaks_clients_is_refused_until_the_changelog_names_it(
     clone.write(SCHEMA.replace(before, after))
     clone.commit()
 
-    # when the changelog is silent, or names something else
+    # when the changelog does not mention it, or names something else
     for news in ("", "- Something else: `Plan`, Plan.name, `Plan.names`, `Query.plan(ids:)`."):
         clone.tell(news)
         with pytest.raises(SystemExit) as refused:
@@ -124,7 +124,7 @@ def test_what_breaks_clients_is_refused_until_the_changelog_names_it(
     clone.tell(f"- `{coordinate}` is not what it was.")
     compare_schema()
 
-    # then that is all it takes
+    # then it passes
     assert capsys.readouterr().out.splitlines()[-2] == "Compared with v0.1.0."
 
 

@@ -1,4 +1,4 @@
-"""How seats are counted: by the clock, and the same wherever they are shown."""
+"""How seats are counted: by the clock, and alike wherever they are shown."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A second factor for everybody who wants one, and for staff where the operator wants it."""
+"""A second factor for everybody who wants one, and for staff where the operator demands it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def graphql(token: str = "", client: Client | None = None) -> Any:
 # --- Setting up -----------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db(transaction=True)  # allauth tells of it once it is committed
+@pytest.mark.django_db(transaction=True)  # allauth reports it once it is committed
 def test_a_factor_is_set_up_by_page_and_asked_for_from_then_on(
     alice: User,
     clock: Any,
@@ -132,7 +132,7 @@ def test_a_secret_that_is_offered_stands_in_no_row_in_clear(alice: User) -> None
     token = log_in(alice).json()["meta"]["session_token"]
     secret = api("GET", "/account/authenticators/totp", token=token).json()["meta"]["secret"]
 
-    # A session is a row: signed, and readable by whoever has a copy.
+    # A session is a row: signed, and readable by anybody with a copy.
     kept = json.dumps(SessionStore(token).load())
     assert "mfa.totp.secret" in kept
     assert secret not in kept
@@ -214,7 +214,7 @@ def test_wrong_codes_are_counted_in_the_database_and_forgotten_after_a_right_one
 
     assert is_signed_in(sign_in(alice, code_now()))
 
-    # of five minutes and of a day
+    # five minutes' and a day's
     assert fourth.count() == before - 2
 
 
@@ -347,7 +347,7 @@ def test_staff_without_a_factor_are_refused_until_they_set_one_up(
 
     client.post("/accounts/2fa/totp/activate/", {"code": code_now(found[1])})
 
-    # Here it was just used; where it was not, it is asked for.
+    # It was just used in the browser; the token's session has yet to use it.
     assert client.get("/admin/plans/familyplan/").status_code == 200
     assert graphql(token).status_code == 403
     clock.shift(60)

@@ -1,4 +1,4 @@
-"""docs/security.md promises nothing that no test holds."""
+"""docs/security.md promises nothing without a test."""
 
 from __future__ import annotations
 

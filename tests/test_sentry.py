@@ -1,4 +1,4 @@
-"""What Sentry is told: where an error happened and under which id, and nothing of anybody."""
+"""What Sentry gets: where an error happened and under which ID, and nothing about anybody."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def transport() -> Iterator[KeepingTransport]:
 def test_a_page_that_fails_is_told_without_who_asked_or_what(
     carol: User, transport: KeepingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a page that fails with what databases and mail servers quote
+    # given a page that fails with text such as databases and mail servers quote
     def fail(*, actor: User, token: str) -> None:
         password = "a-secret-of-the-variables"
         raise DatabaseError(QUOTED.format(token=token, length=len(password)))
@@ -80,7 +80,7 @@ def test_a_page_that_fails_is_told_without_who_asked_or_what(
         headers={"X-Request-ID": "request-42", "Authorization": "Bearer s3cret-value"},
     )
 
-    # then Sentry knows the place and the id
+    # then Sentry knows the place and the ID
     assert response.status_code == 500
     [event] = transport.events
     assert event["tags"] == {"request_id": "request-42"}
@@ -139,7 +139,7 @@ def test_a_text_is_cut_and_masked() -> None:
 
 
 def running_client(**environment: str) -> str:
-    """Return which client a process with this environment has once Django is set up."""
+    """Return the client of a process with this environment, once Django is set up."""
     code = "import django; django.setup(); import sentry_sdk; print(sentry_sdk.get_client().dsn)"
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -88,7 +88,7 @@ def test_the_production_server_serves_pages_and_static_files_and_stops_when_aske
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
 
-        # when somebody opens its pages, then they are there, and nothing of development is
+        # when its pages are opened, then they are there, and nothing of development is
         status, page = get(f"{url}/accounts/login/")
         assert status == 200
         assert "Sign In" in page
@@ -104,7 +104,7 @@ def test_the_production_server_serves_pages_and_static_files_and_stops_when_aske
         server.send_signal(signal.SIGTERM)
         code = server.wait(timeout=30)
 
-    # and it stops in good order
+    # and it stops in order
     assert code == 0
     assert "Server stopped" in log.read_text()
 
@@ -144,7 +144,7 @@ def test_development_is_not_served_as_production(tmp_path: Path) -> None:
 
 
 class ThinkingSandbox(Sandbox):
-    """A Zammad that answers once it is told to."""
+    """A Zammad that responds once it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
     ):
         # given an owner who waits for an invite, as Zammad takes its time
         assert server.process is not None
-        wait_for_workers(server, "Started")  # one that is told before it has would be killed after a while
+        wait_for_workers(server, "Started")  # a worker stopped before that would be killed after a while
         owner = OwnerFactory()
         session = server.session_of(owner.user)
         inviting = pool.submit(server.mutate, session, "createInvite", planId=node_id(owner.family_plan))
@@ -195,11 +195,11 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
         assert server.complaints() == []
 
 
-# --- Starting where another has prepared ---------------------------------------------------------
+# --- Starting what is already prepared -----------------------------------------------------------
 
 
 def test_a_server_that_finds_everything_prepared_neither_collects_nor_migrates(tmp_path: Path) -> None:
-    # given static files, and a database that nobody has migrated
+    # given static files, and a database without migrations
     server = ProductionServer(
         tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", program=("manage.py", "serve", "--prepared")
     )
@@ -214,7 +214,7 @@ def test_a_server_that_finds_everything_prepared_neither_collects_nor_migrates(t
         assert (healthy.status, healthy.body) == (200, b"ok\n")
         assert (ready.status, ready.body) == (503, b"migrations missing\n")
 
-        # and is ready as soon as somebody has migrated
+        # and is ready as soon as the database is migrated
         assert server.manage("migrate", "--no-input").returncode == 0
         ready = server.get("/readyz")
         assert (ready.status, ready.body) == (200, b"ready\n")
@@ -226,7 +226,7 @@ def test_a_server_that_finds_everything_prepared_neither_collects_nor_migrates(t
 
 
 def lines_of(server: ProductionServer) -> list[dict[str, Any]]:
-    """Read the log lines; what `serve` tells a person before it starts is none."""
+    """Read the log lines, without the sentences that `serve` prints before it starts."""
     lines = server.log.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("{"))
     return [json.loads(line) for line in lines[first:]]
@@ -249,7 +249,7 @@ def test_all_processes_write_lines_of_json_and_count_together(tmp_path: Path, se
     token = secrets.token_hex(16)
     settings = {"METRICS_TOKEN": token, "METRICS_DIR": str(metrics)}
     with production_server("sqlite", tmp_path, **settings) as server:
-        # given requests that several processes have answered: who takes one is the system's choice
+        # given requests that several processes have handled: the system chooses which
         ids: list[str] = []
         ends_at = time.monotonic() + 60
         while len(list(metrics.glob("histogram_*.db"))) < 2:
@@ -261,7 +261,7 @@ def test_all_processes_write_lines_of_json_and_count_together(tmp_path: Path, se
             assert {answer.status for answer in answers} == {200}
             ids += batch
 
-        # when any of them is asked, then it tells of all
+        # when any of them is scraped, then it reports for all
         for _ in range(10):
             page = server.get("/metrics", Authorization=f"Bearer {token}")
             assert page.status == 200
@@ -269,7 +269,7 @@ def test_all_processes_write_lines_of_json_and_count_together(tmp_path: Path, se
             assert requests["GET", "200", "account_login"] == len(ids)
             assert counted(page.body, "family_plans_open_invites") == {(): 0}
 
-        # and each line of each process is an object, under the id of its request
+        # and each line of each process is an object, with the ID of its request
         lines = lines_of(server)
         assert all({"event", "level", "logger", "timestamp"} <= set(line) for line in lines)
         assert any(line["logger"] == "config.server" for line in lines)

@@ -1,4 +1,4 @@
-"""People see where they are signed in, and end it; sessions of before live on."""
+"""People see where they are signed in, and end it; sessions from the previous version live on."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_rotated_key_revives_no_session_of_an_older_password(alice: User, sett
     assert asks(token) == 401
 
 
-# --- When they were used --------------------------------------------------------------------------
+# --- When they were last used ---------------------------------------------------------------------
 
 
 def test_reading_writes_once_an_hour_at_most(alice: User) -> None:
@@ -285,11 +285,11 @@ def test_a_session_that_is_saved_again_stays_as_old_as_it_is(alice: User) -> Non
     assert kept.client == FIREFOX
 
 
-# --- Sessions of the version before ---------------------------------------------------------------
+# --- Sessions of the previous version -------------------------------------------------------------
 
 
 def former_session(person: User | None, *, days: int = 3, **more: Any) -> str:
-    """Store a session as the version before did."""
+    """Store a session as the previous version did."""
     store = FormerStore()
     if person:
         store[SESSION_KEY] = str(person.pk)
@@ -355,7 +355,7 @@ def test_the_nightly_job_removes_what_ended_and_what_was_carried_over(alice: Use
 
 
 def test_a_browser_of_before_keeps_its_sign_in_under_the_name_of_now(alice: User, settings: Settings) -> None:
-    # given a server that people come to by https, where cookies have got other names
+    # given a server that people reach by https, where cookies have other names
     settings.SESSION_COOKIE_NAME = "__Host-sessionid"
     settings.SESSION_COOKIE_SECURE = True
     former = former_session(alice)
@@ -363,10 +363,10 @@ def test_a_browser_of_before_keeps_its_sign_in_under_the_name_of_now(alice: User
     browser = Client()
     browser.cookies["sessionid"] = former
 
-    # when the browser comes with the cookie of before
+    # when the browser sends the former cookie
     answer = browser.get("/accounts/sessions/", secure=True)
 
-    # then it is signed in, and gets the cookie of now for it
+    # then it is signed in, and gets the current cookie instead
     assert answer.status_code == 200
     cookie = answer.cookies["__Host-sessionid"]
     assert (cookie.value, cookie["secure"], cookie["httponly"], cookie["path"]) == (former, True, True, "/")

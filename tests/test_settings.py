@@ -1,4 +1,4 @@
-"""What the environment can say, and what no start accepts: each start is a process of its own."""
+"""What the environment can set, and what no start accepts: each start is a process of its own."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ DEVELOPMENT = {"DEBUG": "true"}
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with nothing in the environment but this."""
+    """Run Python with only this environment."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=BASE_DIR,
@@ -45,7 +45,7 @@ def load_wsgi(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def settings_of(*names: str, **environment: str) -> list[str]:
-    """Return how a process with this environment, in development if it says nothing, reads some settings."""
+    """Return the settings that a process with this environment reads, in development if it does not say."""
     shown = "; ".join(f"print(repr(settings.{name}))" for name in names)
     code = f"from django.conf import settings; {shown}"
     result = subprocess.run(
@@ -264,7 +264,7 @@ def test_cookies_are_for_this_host_alone_where_people_come_by_https() -> None:
     plain = ["sessionid", "csrftoken", "messages", "way-back"]
 
     assert settings_of(*names, **PRODUCTION) == [repr(f"__Host-{name}") for name in plain]
-    # A browser takes no such cookie without https.
+    # No browser accepts such a cookie without https.
     assert settings_of(*names) == [repr(name) for name in plain]
 
 

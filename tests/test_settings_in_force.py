@@ -1,4 +1,4 @@
-"""Which settings are in force: what staff chose, in the ranges of the form, whatever was stored."""
+"""Which settings apply: what staff chose, in the ranges of the form, whatever was stored."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +14,7 @@ from plans.settings import PageField, PlanSettings
 pytestmark = pytest.mark.django_db
 
 OURS = "/invites/accepted/"
-# What a browser reads as an address elsewhere, as a program, or as no address.
+# Values that a browser reads as a URL elsewhere, as a program, or not as a URL.
 HOSTILE_PAGES = [
     "javascript:alert(1)",
     "JavaScript:alert(1)",
@@ -163,4 +163,4 @@ def test_a_path_of_ours_or_a_page_on_the_web_is_in_force(page: str) -> None:
 
     constance.config.INVITE_ACCEPTED_URL = page
     assert PlanSettings.current().invite_accepted_url == page
-    HttpResponseRedirect(page)  # which Django would not refuse
+    HttpResponseRedirect(page)  # Django would not refuse it

@@ -1,4 +1,4 @@
-"""Staff with the right tune the limits in admin, and its history tells from what to what."""
+"""Staff with the right change the limits in admin, and its history shows old and new values."""
 
 import html
 import re
@@ -20,7 +20,7 @@ HISTORY = "/admin/plans/config/history/"
 
 @pytest.fixture
 def tuner(db: None) -> User:
-    """A person of staff who may change the settings, and nothing else."""
+    """A member of staff who may change the settings, and nothing else."""
     user = UserFactory(email="tuner@example.com", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="change_config"))
     return user
@@ -28,7 +28,7 @@ def tuner(db: None) -> User:
 
 @pytest.fixture
 def reader(db: None) -> User:
-    """A person of staff who may read the settings, and nothing else."""
+    """A member of staff who may read the settings, and nothing else."""
     user = UserFactory(email="reader@example.com", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_config"))
     return user
@@ -41,7 +41,7 @@ def as_person(user: User) -> Client:
 
 
 def form_of(client: Client) -> dict[str, str]:
-    """Return what a browser would send back of the page unchanged."""
+    """Return what a browser would submit from the unchanged page."""
     form = client.get(PAGE).context["form"]
     values = {field.html_name: field.value() for field in form}
     return {

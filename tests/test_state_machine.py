@@ -1,7 +1,7 @@
-"""Journeys in random order against a small model that was written from the design, not from the code.
+"""Services called in random order, compared with a small model written from the design, not the code.
 
 After each step the whole database must be what the model says. The usual budget is small and
-always the same; to search for longer, with other journeys each time:
+always the same; to search longer, with other journeys each time:
 HYPOTHESIS_PROFILE=thorough .venv/bin/pytest tests/test_state_machine.py
 """
 
@@ -59,7 +59,7 @@ BUDGETS = {
 START = datetime(2026, 8, 3, 12, tzinfo=UTC)
 OK = "OK"
 Item = TypeVar("Item")
-STRANGER, STAFF, OWNER = -3, -2, -1  # OWNER: whoever owns the plan that a journey is about
+STRANGER, STAFF, OWNER = -3, -2, -1  # OWNER: the current owner of the plan that a step is about
 
 
 @dataclass
@@ -91,7 +91,7 @@ def pick(items: list[Item], which: int) -> Item:
 class PlansMachine(RuleBasedStateMachine):
     people = st.integers(0, 4)
     actors = st.sampled_from([OWNER, OWNER, OWNER, OWNER, OWNER, STAFF, 0, 1, 2, 3, 4, STRANGER])
-    which = st.integers(0, 5)  # of the plans, invites, links, members there are: 0 is the newest
+    which = st.integers(0, 5)  # among plans, invites, links, members: 0 is the newest
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,14 +99,14 @@ class PlansMachine(RuleBasedStateMachine):
         self.staff = User.objects.get(is_staff=True)
         self.all_plans: list[Plan] = []
         self.all_invites: list[Invite] = []
-        self.links: list[str] = ["", "x" * 43]  # all that were ever handed out, and two that never were
-        self.memberships: dict[int, int] = {}  # the newest membership of each person, ended or not
+        self.links: list[str] = ["", "x" * 43]  # every link there ever was, and two that never were
+        self.memberships: dict[int, int] = {}  # the newest membership of each person, current or ended
         self.issued_at: dict[int, list[datetime]] = defaultdict(list)  # by each person as owner
-        self.made_at: dict[int, list[datetime]] = defaultdict(list)  # plans of one's own
+        self.made_at: dict[int, list[datetime]] = defaultdict(list)  # plans created for themselves
         self.limit, self.hours, self.per_day, self.plans_per_day = 5, 48, 20, 3
         self.enabled, self.self_service = True, False
         self.zammad_works = True
-        # Zammad over HTTP is tried elsewhere: here it would only be slow.
+        # Zammad over HTTP is tested elsewhere: here it would only be slow.
         self.patch = mock.patch.object(ZammadClient, "create_access_token", self.create_access_token)
         self.patch.start()
         self.travel = time_machine.travel(START, tick=False)
@@ -135,7 +135,7 @@ class PlansMachine(RuleBasedStateMachine):
         return datetime.now(UTC)
 
     def owner_or(self, who: int, plan: Plan | None) -> int:
-        """Say who OWNER is."""
+        """Return the person, or for OWNER the plan's current owner."""
         if who != OWNER:
             return who
         return plan.people[0] if plan and plan.people else STAFF
@@ -192,7 +192,7 @@ class PlansMachine(RuleBasedStateMachine):
         return OK
 
     def ends(self, journey: Callable[[], object], expected: str) -> bool:
-        """Hold that a journey ends as the model expects, and tell whether that is success."""
+        """Check that a step ends as the model expects, and return whether it succeeds."""
         try:
             journey()
         except (ValidationError, PermissionDenied) as refusal:
@@ -387,7 +387,7 @@ class PlansMachine(RuleBasedStateMachine):
         self.accept(who, pick(self.links, which))
 
     def may_reach(self, who: int, person: int) -> str:
-        """Tell what stands between an actor and a person's membership."""
+        """Return the code with which an actor is refused a person's membership, if any."""
         plan = self.plan_of(person)
         if who == STRANGER:
             return "NOT_AUTHENTICATED"

@@ -1,4 +1,4 @@
-"""A statement of a request that takes too long is ended, its client told, and nothing is half-done."""
+"""A slow statement of a request is ended, its client gets an error, and nothing is half-done."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_clients_hear_in_their_own_form_that_the_database_takes_too_long(server:
     query = "query ($id: ID!) { plan(id: $id) { name events { edges { cursor } } } }"
     sign_in = json.dumps({"email": alice.email, "password": PASSWORD}).encode()
 
-    # A query, and a mutation that has its plan locked already.
+    # A query, and a mutation that has already locked its plan.
     with locked(server, "plans_planevent"):
         answers = [server.ask(session, query, id=node_id(plan))]
         answers.append(
@@ -146,7 +146,7 @@ def test_clients_hear_in_their_own_form_that_the_database_takes_too_long(server:
                 id=node_id(plan),
             )
         )
-    # Already who asks is not known.
+    # Even the client is not identified yet.
     with locked(server, "config_session"):
         answers.append(server.ask(session, query, id=node_id(plan)))
     for answer in answers:
@@ -168,13 +168,13 @@ def test_clients_hear_in_their_own_form_that_the_database_takes_too_long(server:
     assert (page.status, page.headers["Retry-After"]) == (503, "30")
     assert b"Please try again soon" in page.body
 
-    # What an answer is given on its way out is bounded as well.
+    # The last step of a response is limited as well.
     with locked(server, "constance_constance"):
         invite = server.get("/invites/unknown/", Cookie=f"sessionid={session}")
     assert invite.seconds < 30
     assert "form-action 'self';" in invite.headers["Content-Security-Policy"]
 
-    # Zammad takes everything else for a refusal, too, and sends again.
+    # Zammad takes any other status for a refusal, too, and sends again.
     with locked(server, "zammad_webhookdelivery"):
         delivery = server.deliver(4, datetime.now(tz=UTC))
     assert (delivery.status, delivery.body) == (500, b"could not be stored, try again\n")

@@ -38,7 +38,7 @@ STATEMENTS: dict[str, Statement[..., Any]] = {
 
 @pytest.fixture
 def world(plan: FamilyPlan, alice: User, bob: User, carol: User) -> dict[str, Any]:
-    """A plan with rows of every kind, and null wherever a column takes it."""
+    """A plan with rows of every kind, and null wherever a column allows it."""
     ZammadUserFactory(user=bob)
     open_invite = InviteFactory(
         family_plan=plan, created_by=alice, email="x@example.com", token=TOKEN, expires_at=NOW + DAY
@@ -59,7 +59,7 @@ def world(plan: FamilyPlan, alice: User, bob: User, carol: User) -> dict[str, An
     }
 
 
-# Values for each statement: those that find something, and those that are empty, null or unknown.
+# Values for each statement: some that match, and some that are empty, null or unknown.
 VALUES: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
     "members": lambda w: [{"plan_ids": [w["plan"]]}, {"plan_ids": [w["plan"], 0]}, {"plan_ids": []}],
     "membership_of": lambda w: [{"user_id": w["alice"]}, {"user_id": w["bob"]}, {"user_id": w["carol"]}],
@@ -127,7 +127,7 @@ def test_a_statement_returns_the_rows_of_its_queryset(name: str, world: dict[str
     assert found_something
 
 
-# --- What a statement is ------------------------------------------------------------------------
+# --- How a statement works ----------------------------------------------------------------------
 
 
 class Invite(NamedTuple):

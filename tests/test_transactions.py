@@ -1,4 +1,4 @@
-"""What needs a transaction refuses to run without one, in tests too."""
+"""Functions that need a transaction refuse to run without one, in tests too."""
 
 from datetime import UTC, datetime
 

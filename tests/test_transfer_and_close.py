@@ -171,7 +171,7 @@ def test_a_plan_that_closed_while_its_owner_waited_for_the_lock_is_gone(
 
     monkeypatch.setattr(FamilyPlan.objects, "select_for_update", closed_meanwhile)
 
-    # the change is rolled back with the refusal: it stands in the same transaction
+    # the change is rolled back with the refusal, because it is in the same transaction
     with refused("PLAN_NOT_FOUND"):
         close_plan(actor=alice, plan_id=empty_plan.pk)
 

@@ -1,4 +1,4 @@
-"""Everybody reads their own language, and German is complete: in the catalogues, and in what is compiled."""
+"""Everybody reads their own language, and German is complete, in the catalogues and compiled files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from zammad.sandbox import Sandbox
 BASE_DIR = Path(__file__).resolve().parent.parent
 ROOMS = ("config", "graphql_api", "plans", "zammad")
 CATALOGUES = sorted(BASE_DIR.glob("[a-z]*/locale/*/LC_MESSAGES/django.po"))
-OF_ALLAUTH = BASE_DIR / "config/allauth_locale/de/LC_MESSAGES/django.po"  # what we say in its place
+OF_ALLAUTH = BASE_DIR / "config/allauth_locale/de/LC_MESSAGES/django.po"  # our words instead
 ALL_CATALOGUES = [*CATALOGUES, OF_ALLAUTH]
 TEMPLATES = sorted(path for room in ROOMS for path in (BASE_DIR / room).rglob("templates/**/*.*"))
 NOON = datetime(2026, 8, 3, 12, tzinfo=UTC)
@@ -54,7 +54,7 @@ INVITE = """mutation($plan: ID!, $email: String) { createInvite(input: {planId: 
 
 
 def refusal(viewer: User | None, query: str, *, language: str | None, **variables: object) -> dict[str, str]:
-    """Run a mutation that is refused, in a language, and return why."""
+    """Run a mutation that is refused, in a language, and return the reason."""
     headers = {} if language is None else {"accept-language": language}
     response = post(client_of(viewer), query, variables, **headers)
     [(_, answer)] = response.json()["data"].items()
@@ -62,7 +62,7 @@ def refusal(viewer: User | None, query: str, *, language: str | None, **variable
     return dict(message)
 
 
-# --- The language of an answer --------------------------------------------------------------------
+# --- The language of a response -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_request_leaves_its_language_to_nobody(client: Client, settings: Setti
     client.get("/", headers=GERMAN, secure=True)
     assert translation.get_language() == "en"
 
-    # refused by its host, before its language is known
+    # refused for its host, before its language is known
     with translation.override("de"):
         response = client.get("/", headers={"host": "evil.example.com"})
 
@@ -314,18 +314,18 @@ def test_what_staff_did_is_told_to_each_reader_in_their_own_language(
     invite = InviteFactory(family_plan=plan)
     staff = as_person(support)
 
-    # given somebody who works in German
+    # given a person who works in German
     detached = staff.post(url(Membership, "detach", bob.membership.pk), headers=GERMAN, follow=True)
     staff.post(url(FamilyPlanInvite, "revoke", invite.pk), headers=GERMAN)
     staff.post(url(FamilyPlan, "change", plan.pk), {"name": "Ours", "user_limit": "7"}, headers=GERMAN)
     assert told(detached) == [f"Benutzer {bob.pk} wurde entfernt."]
 
-    # then nothing of it is kept in German
+    # then nothing is stored in German
     kept = [row["change_message"] + row["object_repr"] for row in LogEntry.objects.values()]
     assert len(kept) == 3
     assert not [text for text in kept if re.search("Benutzer|Einladung|Obergrenze", text)]
 
-    # and each reader has their own words
+    # and each reader sees their own words
     pages = [url(FamilyPlan, "history", plan.pk), url(FamilyPlanInvite, "history", invite.pk)]
     german = " ".join(text_of(staff.get(page, headers=GERMAN)) for page in pages)
     english = " ".join(text_of(staff.get(page)) for page in pages)
@@ -490,7 +490,7 @@ def test_the_pages_of_accounts_are_as_polite_as_ours() -> None:
 
     assert len(told) > 100
     assert [text for text in told if familiar.search(text)] == []
-    # and nothing is said in place of what allauth does not say
+    # and nothing is translated that allauth does not say
     assert {entry.msgid for entry in messages_of(OF_ALLAUTH)} <= {entry.msgid for entry in theirs}
 
 
@@ -501,7 +501,7 @@ def test_the_catalogues_hold_every_message_of_the_code_and_no_other(tmp_path: Pa
     for room in ROOMS:
         shutil.copytree(BASE_DIR / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
 
-    # when its messages are gathered as `make messages` does
+    # when its messages are collected as `make messages` does
     [line] = re.findall(r"manage\.py (makemessages .*)", (BASE_DIR / "Makefile").read_text())
     subprocess.run(
         [sys.executable, "manage.py", *line.split()],
@@ -512,7 +512,7 @@ def test_the_catalogues_hold_every_message_of_the_code_and_no_other(tmp_path: Pa
         timeout=120,
     )
 
-    # then they are those that were translated
+    # then they are the translated ones
     for catalogue in CATALOGUES:
         gathered = messages_of(tmp_path / catalogue.relative_to(BASE_DIR))
         assert {key_of(entry) for entry in gathered} == {key_of(entry) for entry in messages_of(catalogue)}

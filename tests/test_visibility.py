@@ -46,7 +46,7 @@ def everybody(
 
 
 def told(everybody: dict[str, Viewer], question: Callable[[Viewer], object]) -> set[str]:
-    """List to whom a question is answered."""
+    """List the viewers for whom a query returns something."""
     return {name for name, viewer in everybody.items() if question(viewer)}
 
 
@@ -188,7 +188,7 @@ def test_a_plan_of_ones_own_is_for_who_has_none(everybody: dict[str, Viewer]) ->
     assert told(everybody, may_create) == {"support"}
 
     constance.config.SELF_SERVICE_PLANS = True
-    # whoever is signed out signs in first
+    # people who are signed out sign in first
     signed_in = {name: viewer for name, viewer in everybody.items() if name != "stranger"}
     assert told(signed_in, may_create) == {"carol", "support"}
 

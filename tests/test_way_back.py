@@ -1,4 +1,4 @@
-"""The way back to an invite: through every way to sign in, and with its token in no other place."""
+"""The way back to an invite: through every way to sign in, with its token in no other place."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def invite(plan: FamilyPlan, alice: User) -> FamilyPlanInvite:
 
 
 class Browser(Client):
-    """A browser that holds, at every answer, that nothing repeats the token but the invite's own address."""
+    """A browser that checks every response: only the invite's own URL repeats the token."""
 
     def request(self, **request: Any) -> Any:
         sent = self.sealed
@@ -162,7 +162,7 @@ def test_a_page_that_is_asked_for_wins(browser: Browser, invite: FamilyPlanInvit
     assert back["Location"] == "/admin/"
 
 
-# --- A way that somebody wrote by hand ----------------------------------------------------------------
+# --- A way back written by hand -----------------------------------------------------------------------
 
 SPELLINGS: list[Callable[[str], str]] = [
     lambda page: page,
@@ -221,19 +221,19 @@ def test_a_next_to_anywhere_else_stays_what_it_was(browser: Browser, carol: User
 def test_a_suspended_request_takes_nothing_of_it_into_the_session(
     browser: Browser, invite: FamilyPlanInvite, carol: User, settings: Settings
 ) -> None:
-    # given somebody on the way to an invite, who must give their password again first
+    # given a person on the way to an invite who must give their password again first
     settings.ACCOUNT_REAUTHENTICATION_REQUIRED = True
     browser.get(PAGE)
     browser.force_login(carol)
 
-    # when allauth puts their request aside, headers and all
+    # when allauth stores their request, headers included
     asked = browser.post(
         "/accounts/email/?next=" + PAGE,
         {"email": "second@example.com", "action_add": "", "next": PAGE},
         headers={"referer": f"http://testserver{PAGE}"},
     )
 
-    # then it did, and what it holds is held by the browser of this test
+    # then it did, and this test's browser checks what it stored
     assert asked["Location"].startswith("/accounts/reauthenticate/")
     assert "account_reauthentication_state" in browser.session
 
@@ -335,7 +335,7 @@ def test_the_page_of_another_invite_ends_nothing(
 def test_looking_at_an_invite_signed_out_writes_and_asks_nothing(
     browser: Browser, invite: FamilyPlanInvite, method: str
 ) -> None:
-    # Not by the browser of this test, which reads the sessions.
+    # Not with this test's browser, which reads the sessions.
     stranger = Client()
     with unchanged(), CaptureQueriesContext(connection) as captured:
         assert getattr(stranger, method)(PAGE).status_code == HTTPStatus.FOUND

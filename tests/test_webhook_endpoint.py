@@ -1,4 +1,4 @@
-"""The endpoint as Zammad meets it: what it answers, and what it leaves behind."""
+"""The endpoint as Zammad meets it: what it returns, and what it leaves behind."""
 
 import io
 import logging
@@ -36,7 +36,7 @@ def post(client: Client, body: bytes = SAMPLE, **environ: Any) -> Any:
 
 
 def post_raw(client: Client, length: str, stream: io.BytesIO) -> Any:
-    """Announce a length of one's own choice."""
+    """Announce a given length."""
     environ = {"CONTENT_LENGTH": length, "wsgi.input": stream, "HTTP_X_HUB_SIGNATURE": signed(SAMPLE)}
     return post(client, b"", **environ)
 

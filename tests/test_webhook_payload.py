@@ -1,4 +1,4 @@
-"""What is read out of a payload: strict about who and when, patient with everything else."""
+"""What is read from a payload: strict about who and when, lenient with everything else."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -130,7 +130,7 @@ def test_zammads_own_user_is_never_taken_in() -> None:
         "",
         1_785_744_902,
         "yesterday",
-        "2026-08-03T08:15:02.230",  # whose time?
+        "2026-08-03T08:15:02.230",  # in whose time zone?
         "2026-08-03 08:15:02",
         "2026-08-03",
         "2026-13-03T08:15:02Z",
@@ -214,7 +214,7 @@ def test_characters_that_no_database_stores_are_dropped() -> None:
     [
         (" Lena.Vogt@ACME.example ", "lena.vogt@acme.example"),
         ("a" * 243 + "@example.com", "a" * 243 + "@example.com"),
-        ("a" * 244 + "@example.com", ""),  # half an address could be another's
+        ("a" * 244 + "@example.com", ""),  # half an address could be another person's
         ("le\0na@example.com", ""),
         ("lena\ud800@example.com", ""),
     ],

@@ -1,4 +1,4 @@
-"""Deliveries that arrive at the same moment, as several workers of Zammad send them."""
+"""Deliveries that arrive concurrently, as several workers of Zammad send them."""
 
 import json
 import threading
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Make all calls at the same moment, each in a thread with a connection of its own."""
+    """Make all calls concurrently, each in a thread with a connection of its own."""
     start = threading.Barrier(len(calls), timeout=10)
 
     def run(call: Callable[[], T]) -> T:
@@ -92,7 +92,7 @@ def test_of_many_zammad_users_with_one_address_the_first_or_none_is_linked(_roun
     together([delivering(at(1, id=zammad_id)) for zammad_id in range(50, 60)])
 
     assert ZammadUser.objects.count() == 10
-    # The first to be settled before another was stored; what stands is what the rule names.
+    # One may be settled before another is stored; the result is what the rule says, either way.
     assert ZammadUser.objects.filter(user=carol).count() <= 1
     assert settle_links(zammad_users=ZammadUser.objects.all(), people=[carol.pk], now=NOW) == []
 

@@ -1,4 +1,4 @@
-"""Only who knows a secret is believed. The signatures here were computed by others."""
+"""Only senders with a secret are believed. The signatures here were computed with other tools."""
 
 from datetime import UTC, datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What the client asks of Zammad, and that every way to fail ends in time with an error of its own."""
+"""What the client requests from Zammad, and that every failure ends in time with an error of its own."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def hurried(sandbox: Sandbox) -> Iterator[ZammadClient]:
 
 @contextmanager
 def listener(answer: Callable[[socket.socket], object], *, listen: bool = True) -> Iterator[str]:
-    """Answer each connection by hand, once its request was listened to."""
+    """Handle each connection by hand, once its request was received."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -127,7 +127,7 @@ def test_an_old_version_answers_the_token_as_its_name(sandbox: Sandbox, client: 
         {"token": ""},
         {"token": 5},
         {"token": ["a"]},
-        {"token": None, "name": NAME},  # our own name is no token
+        {"token": None, "name": NAME},  # our own name is not a token
         {"name": NAME},
     ],
 )
@@ -239,7 +239,7 @@ def test_a_token_that_sees_only_itself_is_noticed(sandbox: Sandbox, client: Zamm
 
 
 def changed(sandbox: Sandbox, **updated_at: timedelta) -> None:
-    """Let all users be changed long ago, but for these ids, which were changed so long ago."""
+    """Let all users be changed long ago, except these IDs, changed this long ago."""
     now = datetime.now(UTC)
     ago = {int(user_id.removeprefix("user")): moment for user_id, moment in updated_at.items()}
     with sandbox.lock:
@@ -463,7 +463,7 @@ def test_nobody_listening_is_unreachable() -> None:
 
 def test_a_server_that_does_not_accept_is_left_within_the_connect_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        # The backlog is full: what connects now waits.
+        # The backlog is full: new connections wait.
         waiting = [socket.socket() for _ in range(3)]
         for sock in waiting:
             sock.setblocking(False)
@@ -588,7 +588,7 @@ def test_a_client_without_a_token_hears_why(sandbox: Sandbox) -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate for this machine that no authority knows; its key is in the same file."""
+    """Create a certificate for this machine that no authority knows; its key is in the same file."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is missing")
@@ -606,7 +606,7 @@ def tls_listener(certificate: Path, answer: Callable[[socket.socket], object]) -
     context.load_cert_chain(certificate)
 
     def answer_encrypted(connection: socket.socket) -> None:
-        # The listener has taken nothing yet: a handshake comes first.
+        # The listener has accepted nothing yet: a handshake comes first.
         with context.wrap_socket(connection, server_side=True) as encrypted:
             encrypted.recv(65536)
             answer(encrypted)
@@ -619,7 +619,7 @@ def test_an_authority_of_the_companys_own_can_be_trusted(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(connection: socket.socket) -> None:
-        connection.recv(65536)  # closed with something unread, a socket resets what it sent
+        connection.recv(65536)  # a socket closed with something unread resets what it sent
         connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"token": "value"}')
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -670,7 +670,7 @@ def test_a_dripping_handshake_holds_nobody() -> None:
         assert time.monotonic() - started < SHORT + 0.4
 
 
-# --- Another try ------------------------------------------------------------------------------
+# --- Another attempt --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [Reply(status=502), Reply(status=429), Fault.RESET, Fault.TRUNCATE])
@@ -958,7 +958,7 @@ def test_operations_of_one_request_wait_no_longer_together_than_one(
             with pytest.raises(ZammadUnreachable, match="did not answer in time"):
                 hurried.create_access_token(name=NAME, expires_on=EXPIRES_ON)
 
-    # Five of their own would take five times as long, and only the first was asked at all.
+    # Five separate ones would take five times as long, and only the first one was sent at all.
     assert time.monotonic() - began < 3 * SHORT
     assert len(sandbox.calls) == 1
 

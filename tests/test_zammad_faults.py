@@ -1,7 +1,7 @@
-"""Zammad fails in every way that it can, in each operation that asks it for something.
+"""Zammad fails in every way it can, in each operation that needs it.
 
-Each time: a typed answer within the deadline, nothing half-done in the database, one line that
-tells the cause and no secret, and the next try succeeds.
+Each time: a typed response within the deadline, nothing half-done in the database, one line with
+the cause and no secret, and the next attempt succeeds.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from zammad.sandbox import Fault, Reply, Sandbox
 pytestmark = pytest.mark.django_db
 
 DEADLINE = 0.6  # seconds
-PROMISED = 8.0  # seconds, that the design gives; whatever drips or hangs does so without end
+PROMISED = 8.0  # seconds, from the design; a fault that drips or hangs does so without end
 TOKENS = "/api/v1/user_access_token"
-ADDRESS = "invited.person@example.com"  # no log line may hold it
+ADDRESS = "invited.person@example.com"  # no log line may contain it
 OLD = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
 CREATE = """mutation($input: CreateInviteInput!) { createInvite(input: $input) {
     __typename ... on OperationInfo { messages { code message } } ... on CreatedInvite { token } } }"""
@@ -46,7 +46,7 @@ def json_error(status: int) -> Reply:
     return Reply(status=status, body=b'{"error": "Not now.", "error_human": "Not now."}')
 
 
-# What Zammad answers, and how the one line that is logged tells it.
+# What Zammad returns, and how the one logged line reports it.
 REFUSALS = {
     status: (json_error(status), f"Zammad answered {status}: Not now.")
     for status in (401, 403, 404, 422, 429, 500, 502, 503, 504)
@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[Fault | Reply, str]] = {
     "a redirect": (faulty.REDIRECT, "Zammad answered 302: no reason given"),
     **{str(status): (reply, re.escape(line)) for status, (reply, line) in REFUSALS.items()},
 }
-# Faults of the one answer that holds a token; lists may be that long.
+# Faults of the one response that contains a token; lists may be that long.
 TOKEN_FAULTS: dict[str, tuple[Fault | Reply, str]] = {
     "a null token": (faulty.NULL_TOKEN, "Zammad's answer holds no token."),
     "oversized": (faulty.OVERSIZED, "Zammad's answer is too long."),
@@ -83,10 +83,10 @@ TOKEN_FAULTS: dict[str, tuple[Fault | Reply, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Something that asks Zammad."""
+    """Something that needs Zammad."""
 
     route: str
-    fails: Callable[[], str]  # returns the line that tells why, where it is not logged
+    fails: Callable[[], str]  # returns the line that says why, where it is not logged
     succeeds: Callable[[], object]
 
 
@@ -112,7 +112,7 @@ def operation(
     sandbox: Sandbox,
     hurried: None,
 ) -> Operation:
-    """One of the operations that ask Zammad, with something for it to do."""
+    """One of the operations that need Zammad, with some work to do."""
     match request.param:
         case "createInvite":
             values = {"planId": node_id(plan), "email": ADDRESS}
@@ -188,7 +188,7 @@ def everything(sandbox: Sandbox) -> object:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """List what an operator reads, without the line that every request has; nothing is silenced."""
+    """List what an operator reads, without the line of every request; nothing is silenced."""
     records = [record for record in caplog.records if record.name != "config.middleware"]
     return [record.getMessage() for record in records if record.levelno >= logging.INFO]
 
@@ -206,7 +206,7 @@ def check(
     caplog: pytest.LogCaptureFixture,
     secrets: tuple[str, ...] = (ADDRESS,),
 ) -> None:
-    """Hold what is promised of an operation that meets a fault."""
+    """Check what is promised of an operation that meets a fault."""
     before = everything(sandbox)
 
     # it ends in time
@@ -214,7 +214,7 @@ def check(
     told = operation.fails()
     assert time.monotonic() - started < PROMISED
 
-    # one line tells the cause and no secret
+    # one line has the cause and no secret
     told_lines = [told] if told else lines(caplog)
     assert len(told_lines) == 1, told_lines
     assert re.search(line, told_lines[0]), told_lines
@@ -259,7 +259,7 @@ def test_a_zammad_that_is_not_there_is_told_and_leaves_nothing_behind(
     settings: Settings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # given an address with credentials in it, at which nobody listens
+    # given an address with credentials in it, where nobody listens
     there = settings.ZAMMAD_URL
     settings.ZAMMAD_URL = f"http://agent:hunter2@{host}:{free_port()}"
 
@@ -288,7 +288,7 @@ def test_a_mutation_asks_zammad_once_however_it_fails(
 def test_an_import_that_is_cut_keeps_the_pages_before_and_says_where_to_go_on(
     plan: FamilyPlan, sandbox: Sandbox, hurried: None
 ) -> None:
-    # given a Zammad that answers whether users can be listed and the first page, and then no more
+    # given a Zammad that responds to the check and the first page, and then no more
     asked = itertools.count()
     take = sandbox.faults.take
 

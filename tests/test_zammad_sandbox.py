@@ -1,4 +1,4 @@
-"""The stand-in answers as Zammad does, in the words of its own sources."""
+"""The stand-in responds as Zammad does, in the words of its own sources."""
 
 import hashlib
 import hmac
@@ -45,7 +45,7 @@ def ask(
     token: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Any:
-    """Ask with a token, and return status and answer."""
+    """Send a request with a token, and return status and response."""
     token = zammad.token if token is None else token
     response = requests.request(
         method,
@@ -68,7 +68,7 @@ def assert_masked(answered: tuple[int, dict[str, str]]) -> None:
 
 
 class Receiver:
-    """A server that answers webhooks with what it is told, and keeps them."""
+    """A server that responds to webhooks as it is told, and keeps them."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
@@ -543,7 +543,7 @@ def test_only_active_triggers_of_the_event_fire(zammad: Sandbox, receiver: Recei
 
 
 UPDATES = [
-    # what is changed, and whether a selective trigger whose condition names the title fires
+    # the change, and whether a selective trigger whose condition names the title fires
     pytest.param({"title": "Hello again"}, True, id="the title"),
     pytest.param({"state": "open"}, False, id="the state"),
     pytest.param({"customer": "bob@example.com"}, False, id="the customer"),
@@ -735,7 +735,7 @@ def test_a_launcher_can_see_that_it_listens(zammad: Sandbox) -> None:
 def test_it_ends_at_once_whatever_hangs() -> None:
     with Sandbox() as zammad:
         zammad.install_webhook("http://127.0.0.1:9/", secret="s")
-        zammad.create_ticket("alice@example.com")  # whose next try is ten seconds away
+        zammad.create_ticket("alice@example.com")  # whose next attempt is ten seconds away
         for path, fault in (("hang", Fault.HANG), ("drip", Fault.DRIP_BODY)):
             zammad.faults.set(f"GET /{path}", fault)
             idle = socket.create_connection(("127.0.0.1", int(zammad.url.rpartition(":")[2])))

@@ -1,4 +1,4 @@
-"""What a delivery changes, whom it links, and what staff may do by hand."""
+"""What a delivery changes, who it links, and what staff may do by hand."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ DELIVERY_ID = "0b1f3f9e-6a53-4a65-9a3e-0f1f2a9c7d11"
 
 
 def at(minute: int, **changes: object) -> bytes:
-    """Render a delivery about a user whom Zammad changed at this minute."""
+    """Render a delivery about a user that Zammad changed in this minute."""
     customer = {
         "id": 57,
         "email": "carol@example.com",
@@ -143,7 +143,7 @@ def test_a_replayed_delivery_changes_nothing() -> None:
     deliver(at(10), delivery_id=DELIVERY_ID)
     before = snapshot()
 
-    # A replayer can change the delivery id: it is not signed.
+    # A replay can change the delivery ID: it is not signed.
     replayed = deliver(at(10), delivery_id=str(uuid.uuid4()))
 
     assert replayed.outcome == "STALE"
@@ -165,7 +165,7 @@ def test_a_newer_version_without_a_change_is_told_apart(minute: int) -> None:
 
     assert (receipt.outcome, receipt.detail) == ("UNCHANGED", "nothing that is kept here has changed")
     assert WebhookDelivery.objects.get(pk=receipt.pk).outcome == "UNCHANGED"
-    # The guard goes on from the newer version.
+    # The guard continues from the newer version.
     assert deliver(at(11, phone="+49 30 1", firstname="Carol")).outcome == (
         "STALE" if minute > 10 else "APPLIED"
     )
@@ -265,7 +265,7 @@ def test_what_was_applied_once_stays_applied(later: bytes) -> None:
     receipt = WebhookDelivery.objects.get()
     assert (receipt.outcome, receipt.attempts, receipt.detail) == ("APPLIED", 2, "")
     assert (receipt.body_digest, receipt.zammad_user) == (first.body_digest, first.zammad_user)
-    # The answer is about this body.
+    # The response is about this body.
     assert answered.outcome == ("IGNORED" if later == b"not json" else "STALE")
 
 

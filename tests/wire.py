@@ -51,7 +51,7 @@ class Wire:
         return Answer(response.status, response.headers, response.read(), time.monotonic() - self.started)
 
     def has_ended(self) -> bool:
-        """Wait for more, and tell whether the connection ended instead."""
+        """Wait for more, and return whether the connection ended instead."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionResetError:

@@ -83,7 +83,7 @@ class DataSet:
         return self.guest(self.sessions + 1)
 
     def newcomer(self, number: int) -> int:
-        """Return a person of whom nothing is known yet."""
+        """Return a person about whom nothing is known yet."""
         return self.superuser + number
 
     @property

@@ -115,7 +115,7 @@ def node_id(kind: str, key: int) -> str:
     return base64.b64encode(f"{kind}:{key}".encode()).decode()
 
 
-# --- What they need -------------------------------------------------------------------------------
+# --- Setup ----------------------------------------------------------------------------------------
 
 
 def let_invite_often(database_url: str) -> None:

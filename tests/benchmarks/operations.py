@@ -57,7 +57,7 @@ def mutation(person: int, field: str, wanted: str, /, **values: object) -> Opera
     return query(person, text, wanted, input=values)
 
 
-# --- What is asked most ---------------------------------------------------------------------------
+# --- The most frequent operations -----------------------------------------------------------------
 
 
 def plan_query(data: DataSet, plan: int) -> Operation:
@@ -106,7 +106,7 @@ def deliveries(
                 yield delivery(secret, data.owner(plan), updated_at=long_ago, wanted="STALE")
 
 
-# --- What staff ask -------------------------------------------------------------------------------
+# --- Operations of staff --------------------------------------------------------------------------
 
 
 def page_of_plans(data: DataSet, after: int) -> Operation:
@@ -125,7 +125,7 @@ def admin_page(data: DataSet, page: str, wanted: str, **query: object) -> Operat
     return Operation(request=Request(method="GET", path=path, headers=cookie), wanted=wanted)
 
 
-# --- Everything that is asked often, each once ----------------------------------------------------
+# --- Frequent operations, each once ---------------------------------------------------------------
 
 
 def hot_operations(data: DataSet, secret: str, *, now: datetime.datetime) -> dict[str, Operation]:
