@@ -1,4 +1,4 @@
-"""Node ids and keyset pages: what clients name rows and places in a list by."""
+"""Node IDs, cursors and keyset pages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_PAGE = 100
 
 First = Annotated[
     int | None,
-    strawberry.argument(description="At most this many, from the start: 0 to 100; 100 if not given."),
+    strawberry.argument(description="At most this many, from the start: 0 to 100; 100 if omitted."),
 ]
 After = Annotated[
-    str | None, strawberry.argument(description="Only what follows this cursor of the same list.")
+    str | None, strawberry.argument(description="Only rows after this cursor of the same list.")
 ]
 
 
@@ -48,12 +48,12 @@ class Connection(Generic[Item]):
 
 
 def pk_of(global_id: str, type_name: str) -> int:
-    """Read the key out of a node id; a malformed id, or one of another type, is nobody's: 0."""
+    """Return the primary key in a node ID, or 0 if the ID is malformed or of another type."""
     try:
         key = int(from_base64(global_id)[1])
     except ValueError:
         return 0
-    # A row has one id only: not also what base64 and int() would forgive.
+    # base64 and int() are lenient, but a row has one ID only.
     return key if 0 < key < 2**63 and to_base64(type_name, key) == global_id else 0
 
 
@@ -61,24 +61,17 @@ def invalid_input(message: str) -> GraphQLError:
     return GraphQLError(message, extensions={"code": "INVALID_INPUT"})
 
 
-def page_size(argument: str, value: int) -> int:
-    if not 0 <= value <= MAX_PAGE:
-        told = _("%(argument)s takes a number from 0 to %(limit)s.")
-        raise invalid_input(told % {"argument": argument, "limit": MAX_PAGE})
-    return value
-
-
-def key_of_cursor(argument: str, cursor: str) -> int:
-    key = pk_of(cursor, "cursor")
-    if not key:
-        raise invalid_input(_("%(argument)s takes a cursor of this connection.") % {"argument": argument})
+def key_of_cursor(argument: str, cursor: str | None) -> int | None:
+    key = pk_of(cursor, "cursor") if cursor else None
+    if key == 0:
+        raise invalid_input(_("%(argument)s must be a cursor of this list.") % {"argument": argument})
     return key
 
 
 class Page:
-    """A keyset page by id: arguments in, which rows to fetch, and their connection out.
+    """A keyset page: checks the arguments, selects the rows to fetch, and returns their connection.
 
-    One row more than asked for is fetched, to know whether there are more.
+    It fetches one more row than requested, to know whether there are more.
 
     :raises GraphQLError: for arguments out of range.
     """
@@ -92,23 +85,22 @@ class Page:
         before: str | None = None,
     ) -> None:
         if first is not None and last is not None:
-            raise invalid_input(_("Give first or last, not both."))
+            raise invalid_input(_("Use either first or last, not both."))
         self.backwards = last is not None
-        self.size = (
-            page_size("last", last)
-            if last is not None
-            else page_size("first", MAX_PAGE if first is None else first)
-        )
-        self.after = key_of_cursor("after", after) if after else None
-        self.before = key_of_cursor("before", before) if before else None
+        argument, size = ("first", first) if last is None else ("last", last)
+        self.size = MAX_PAGE if size is None else size
+        if not 0 <= self.size <= MAX_PAGE:
+            text = _("%(argument)s must be a number from 0 to %(limit)s.")
+            raise invalid_input(text % {"argument": argument, "limit": MAX_PAGE})
+        self.after = key_of_cursor("after", after)
+        self.before = key_of_cursor("before", before)
 
     @property
     def fetched(self) -> int:
-        """How many rows to fetch."""
         return self.size + 1
 
     def slice_of(self, rows: QuerySet[Instance]) -> QuerySet[Instance]:
-        """Narrow rows to the page's, in the order of their ids."""
+        """Narrow rows to this page, ordered by primary key."""
         if self.after is not None:
             rows = rows.filter(pk__gt=self.after)
         if self.before is not None:

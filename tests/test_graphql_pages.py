@@ -167,7 +167,7 @@ def test_a_cursor_of_ones_own_making_is_refused(argument: str, cursor: str, supp
 
     assert body["data"] is None
     [error] = body["errors"]
-    assert error["message"] == f"{argument} takes a cursor of this connection."
+    assert error["message"] == f"{argument} must be a cursor of this list."
     assert error["extensions"] == {"code": "INVALID_INPUT"}
 
 

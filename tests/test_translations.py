@@ -123,7 +123,7 @@ def test_a_page_that_is_too_long_is_refused_in_german(carol: User) -> None:
     response = post(client_of(carol), query, **GERMAN)
 
     [error] = response.json()["errors"]
-    assert error["message"] == "first nimmt eine Zahl von 0 bis 100 an."
+    assert error["message"] == "first muss eine Zahl von 0 bis 100 sein."
     assert error["extensions"]["code"] == "INVALID_INPUT"
 
 
