@@ -1,4 +1,4 @@
-"""What the schema says of what others define: the library's types, and the values of the domain's enums."""
+"""Descriptions of what others define: the libraries' types, generated inputs, and the domain's enums."""
 
 from __future__ import annotations
 
@@ -8,74 +8,89 @@ from graphql_api.refusals import codes_as_list
 
 NODES = ("FamilyPlan", "FamilyPlanInvite", "Membership", "PlanEvent", "User")
 LISTED = {"FamilyPlan": "plans", "FamilyPlanInvite": "invites", "PlanEvent": "events"}
-NODE_ID = "The node id, for `node` and for arguments: opaque, the same for ever, never given to another."
-CURSOR = "The place, opaque, for `after` and `before`; it stays good when rows come and go."
+INPUTS = {
+    "createPlan": "The plan to create.",
+    "createInvite": "The invite to create.",
+    "acceptInvite": "The invite to accept.",
+    "reissueInvite": "The invite to reissue.",
+    "revokeInvite": "The invite to revoke.",
+    "detachMember": "The member to detach.",
+    "transferOwnership": "The member to make the owner.",
+    "closePlan": "The plan to close.",
+}
+NODE_ID = "The node ID, for `node` and for arguments: opaque, permanent and never reused."
+CURSOR = "The position, for `after` and `before`: opaque, and still valid when rows are added or removed."
 
 DESCRIPTIONS = {
     "DateTime": (
-        "A moment in UTC, as ISO 8601 writes it: `2026-03-02T09:00:00.123456+00:00`. The fraction is left "
-        "out where it is zero."
+        "A moment in UTC, in ISO 8601: `2026-03-02T09:00:00.123456+00:00`. A fraction of zero is left out."
     ),
-    "Node": "Whatever has a node id, under which `node` finds it again.",
+    "Node": "An object with a node ID, by which `node` finds it.",
     **{f"{name}.id": NODE_ID for name in ("Node", *NODES)},
+    # --- Inputs
+    **{f"{name[0].upper()}{name[1:]}Input": text for name, text in INPUTS.items()},
+    **{f"Mutation.{name}(input:)": text for name, text in INPUTS.items()},
     # --- Pages
-    "PageInfo": "Where a page lies in its list.",
-    "PageInfo.hasNextPage": "Whether more follows: ask again with `endCursor` as `after`.",
-    "PageInfo.hasPreviousPage": "Whether more precedes: ask again with `startCursor` as `before`.",
-    "PageInfo.startCursor": "The cursor of the page's first edge; null for an empty page.",
-    "PageInfo.endCursor": "The cursor of the page's last edge; null for an empty page.",
-    **{f"{name}Connection": f"A page of {listed}: at most 100." for name, listed in LISTED.items()},
-    **{f"{name}Connection.pageInfo": "Where the page lies in its list." for name in LISTED},
-    **{f"{name}Connection.edges": "What is on the page, in its order." for name in LISTED},
-    **{f"{name}Edge": "A place in a list, and what is there." for name in LISTED},
+    "PageInfo": "The position of a page in its list.",
+    "PageInfo.hasNextPage": "Whether more rows follow: request them with `endCursor` as `after`.",
+    "PageInfo.hasPreviousPage": "Whether rows precede it: request them with `startCursor` as `before`.",
+    "PageInfo.startCursor": "The cursor of the page's first edge; null if the page is empty.",
+    "PageInfo.endCursor": "The cursor of the page's last edge; null if the page is empty.",
+    **{f"{name}Connection": f"A page of at most 100 {listed}." for name, listed in LISTED.items()},
+    **{f"{name}Connection.pageInfo": "The position of the page in its list." for name in LISTED},
+    **{f"{name}Connection.edges": "The rows on the page, in order." for name in LISTED},
+    **{f"{name}Edge": "A row of a list, with its position." for name in LISTED},
     **{f"{name}Edge.cursor": CURSOR for name in LISTED},
-    **{f"{name}Edge.node": "What is at this place." for name in LISTED},
+    **{f"{name}Edge.node": "The row itself." for name in LISTED},
     # --- Refusals
     "OperationInfo": "Why a mutation was refused. Nothing has changed.",
-    "OperationInfo.messages": "The reasons: one, or several when several values are wrong.",
-    "OperationMessage": "One reason of a refusal.",
+    "OperationInfo.messages": "The reasons: one, or several if several values are wrong.",
+    "OperationMessage": "A reason for a refusal.",
     "OperationMessage.kind": "Whether a right is missing or a rule is broken.",
     "OperationMessage.message": (
-        "The reason in words that may be shown to people, in the language that `Accept-Language` asks for."
+        "The reason in words that you can show to people, in the language that `Accept-Language` asks for."
     ),
-    "OperationMessage.field": "The field of the input that is wrong, such as `ownerEmail`; else null.",
+    "OperationMessage.field": "The field of the input that is wrong, such as `ownerEmail`; otherwise null.",
     "OperationMessage.code": (
-        "The reason for programs, the same in every language; never null. More may be added: take one that "
-        f"you do not know for a refusal, and show its message.\n\n{codes_as_list()}"
+        "The reason for programs, the same in every language; never null. More codes may be added: treat "
+        f"one that you do not know as a refusal, and show its message.\n\n{codes_as_list()}"
     ),
-    "OperationMessageKind": "What sort of reason it is.",
-    "OperationMessageKind.PERMISSION": "A sign-in or a right is missing.",
+    "OperationMessageKind": "The kind of a reason.",
+    "OperationMessageKind.PERMISSION": "You are not signed in, or a right is missing.",
     "OperationMessageKind.VALIDATION": "A rule is broken, or a value is wrong.",
     "OperationMessageKind.INFO": "Not used.",
     "OperationMessageKind.WARNING": "Not used.",
     "OperationMessageKind.ERROR": "Not used.",
-    # --- The values of enums
-    "MembershipRole.OWNER": "Shares the plan with the others: invites, detaches, transfers, closes.",
-    "MembershipRole.MEMBER": "Joined the plan, and may leave it.",
+    # --- Values of enums
+    "MembershipRole.OWNER": "Shares the plan: invites and detaches people, transfers or closes the plan.",
+    "MembershipRole.MEMBER": "Joined the plan, and can leave it.",
     "InviteStatus.OPEN": "Can be accepted, and holds a seat.",
-    "InviteStatus.USED": "Somebody holds a seat by it; counted as a member.",
-    "InviteStatus.EXPIRED": "Its time is over, or it was revoked, or who used it has gone: it holds no seat.",
+    "InviteStatus.USED": "Someone has a seat through it, and counts as a member.",
+    "InviteStatus.EXPIRED": "Its time is over, it was revoked, or its user left the plan: it holds no seat.",
     "MailStatus.NONE": "No mail: the invite has no address, or the mail has not been tried yet.",
-    "MailStatus.SENT": "The mail server took it.",
-    "MailStatus.SKIPPED": "No mail: the address had three invitations within 24 hours, over all plans.",
-    "MailStatus.FAILED": "The mail server failed: hand the link out in another way, or reissue the invite.",
+    "MailStatus.SENT": "The mail server accepted it.",
+    "MailStatus.SKIPPED": "No mail: the address has had three invitations in 24 hours, over all plans.",
+    "MailStatus.FAILED": "The mail server failed: pass the link on in another way, or reissue the invite.",
     "PlanEventKind.PLAN_CREATED": "`actor` created the plan for `subject`, its first owner.",
     "PlanEventKind.PLAN_CLOSED": "`actor` closed the plan.",
     "PlanEventKind.INVITE_CREATED": "`actor` created `invite`.",
-    "PlanEventKind.INVITE_REISSUED": "`actor` gave `invite` a fresh link and expiry.",
-    "PlanEventKind.INVITE_REVOKED": "`actor` expired `invite` before its time.",
-    "PlanEventKind.INVITE_ACCEPTED": "`subject`, who is also `actor`, joined by `invite`.",
-    "PlanEventKind.MEMBER_DETACHED": "`actor` detached `subject`, who had joined by `invite`, if by any.",
-    "PlanEventKind.MEMBER_LEFT": "`subject`, who is also `actor` and had joined by `invite`, left.",
-    "PlanEventKind.OWNERSHIP_TRANSFERRED": "`actor` made `subject` the owner, and the owner a member.",
+    "PlanEventKind.INVITE_REISSUED": "`actor` gave `invite` a new link and expiry.",
+    "PlanEventKind.INVITE_REVOKED": "`actor` revoked `invite` before it expired.",
+    "PlanEventKind.INVITE_ACCEPTED": "`subject`, also the `actor`, joined with `invite`.",
+    "PlanEventKind.MEMBER_DETACHED": "`actor` detached `subject`, who had joined with `invite`, if any.",
+    "PlanEventKind.MEMBER_LEFT": "`subject`, also the `actor`, left; they had joined with `invite`, if any.",
+    "PlanEventKind.OWNERSHIP_TRANSFERRED": "`actor` made `subject` the owner, and the former owner a member.",
 }
 
 
 def describe(schema: GraphQLSchema) -> None:
-    """Put these descriptions into the schema, in place of the library's or of none."""
+    """Put these descriptions into the schema.
+
+    :raises LookupError: for a coordinate that the schema does not have.
+    """
     for coordinate, description in DESCRIPTIONS.items():
-        found = resolve_schema_coordinate(schema, coordinate)
-        if found is None:
+        resolved = resolve_schema_coordinate(schema, coordinate)
+        if resolved is None:
             raise LookupError(f"The schema has no {coordinate}.")
-        *_, element, _kind = found
+        *_, element, _kind = resolved
         element.description = description

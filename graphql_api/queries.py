@@ -1,4 +1,4 @@
-"""Query: what can be asked."""
+"""The fields of Query."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from graphql_api.types import (
     Membership,
     Node,
     PlanEvent,
+    PlanID,
+    Token,
     User,
     Viewer,
 )
@@ -27,19 +29,19 @@ from plans.reading import Reading
 @strawberry.input(description="Which plans to list.")
 class PlanFilters:
     name: str | None = strawberry.field(
-        default=None, description="Only plans whose name contains this, in upper or lower case."
+        default=None, description="Only plans whose name contains this, ignoring case."
     )
     owner_email: str | None = strawberry.field(
         default=None,
         description=(
-            "Only plans whose owner has verified this address. A plan of others is found only by staff who "
-            "may read every plan."
+            "Only plans whose owner has verified this address. Only staff who may read every plan find other "
+            "people's plans by it."
         ),
     )
 
 
 def find_node(type_name: str, key: int, reading: Reading) -> Node | None:
-    """Find a row by its key, among those of its type that the viewer may look up."""
+    """Find a row by its key, if the viewer may see it."""
     viewer = reading.viewer
     kind: type[Node]
     rows: QuerySet[Any]
@@ -64,28 +66,24 @@ def find_node(type_name: str, key: int, reading: Reading) -> Node | None:
 
 @strawberry.type(
     description=(
-        "What can be asked. What one may not see is null or left out, never an error: one sees the plan one "
-        "is in, staff who may read every plan see all. Nothing here changes anything."
+        "Everything you can read. What you may not see is null or left out, never an error: you see the "
+        "plan you are in, and staff who may read every plan see them all. Queries change nothing."
     )
 )
 class Query:
-    @strawberry.field(description="The person who asks, with their plan; null when signed out.")
+    @strawberry.field(description="You, with your plan; null if you are signed out.")
     def viewer(self, info: Info) -> Viewer | None:
         return Viewer(reading=info.context.reading) if info.context.user.is_authenticated else None
 
-    @strawberry.field(description="A plan; null unless one is in it, or staff who may read every plan.")
-    def plan(
-        self,
-        info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The node id of the plan.")],  # noqa: A002
-    ) -> FamilyPlan | None:
+    @strawberry.field(description="A plan; null unless you are in it, or are staff who may read every plan.")
+    def plan(self, info: Info, id: PlanID) -> FamilyPlan | None:  # noqa: A002
         reading = info.context.reading
         return FamilyPlan.of(reading.viewer.plan(pk_of(id, "FamilyPlan")), reading)
 
     @strawberry.field(
         description=(
-            "The plans one may see, oldest first: the one that one is in, or all of them for staff who may "
-            "read every plan. Empty when signed out."
+            "The plans that you may see, oldest first: your own, or all of them for staff who may read every "
+            "plan. Empty if you are signed out."
         )
     )
     def plans(
@@ -100,11 +98,11 @@ class Query:
             ),
         ] = None,
         before: Annotated[
-            str | None, strawberry.argument(description="Only what precedes this cursor of the same list.")
+            str | None, strawberry.argument(description="Only rows before this cursor of the same list.")
         ] = None,
         filters: Annotated[
             PlanFilters | None,
-            strawberry.argument(description="Which of them to list; all that one may see if not given."),
+            strawberry.argument(description="Which plans to list; all that you may see if omitted."),
         ] = None,
     ) -> Connection[FamilyPlan]:
         page = Page(first=first, after=after, last=last, before=before)
@@ -117,18 +115,12 @@ class Query:
 
     @strawberry.field(
         description=(
-            "What an invite leads to, for whoever holds its token: to be shown before `acceptInvite`. Null "
-            "when signed out, and when the token is unknown or was replaced."
+            "What an invite leads to, if you have its token: show this before `acceptInvite`. Null if you "
+            "are signed out, or if the token is unknown or has been replaced."
         ),
         graphql_type=InvitePreview | None,
     )
-    def invite(
-        self,
-        info: Info,
-        token: Annotated[
-            str, strawberry.argument(description="The token from the invite's link, 43 characters.")
-        ],
-    ) -> services.InvitePreview | None:
+    def invite(self, info: Info, token: Token) -> services.InvitePreview | None:
         try:
             return services.preview_invite(actor=info.context.user, token=token)
         except (rules.NotAuthenticated, rules.InviteNotFound):
@@ -136,8 +128,8 @@ class Query:
 
     @strawberry.field(
         description=(
-            "The plan of whoever is associated with a user of Zammad. For staff who may read every plan and "
-            "see Zammad's data; null for everybody else, and when there is none."
+            "The plan of the person associated with a Zammad user. Visible to staff who may read every plan "
+            "and see Zammad's data; otherwise null, and if there is none."
         )
     )
     def plan_by_zammad_user(
@@ -146,7 +138,7 @@ class Query:
         zammad_user_id: Annotated[
             int,
             strawberry.argument(
-                description="The user's id in Zammad, as in the address of their page there."
+                description="The user's ID in Zammad, as in the address of their page there."
             ),
         ],
     ) -> FamilyPlan | None:
@@ -156,11 +148,11 @@ class Query:
         plan = models.FamilyPlan.objects.of_zammad_user(zammad_user_id).first()
         return FamilyPlan.of(plan, reading)
 
-    @strawberry.field(description="Whatever has this node id, if one may see it; else null.")
+    @strawberry.field(description="Any object by its node ID, if you may see it; otherwise null.")
     def node(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="Any node id.")],  # noqa: A002
+        id: Annotated[strawberry.ID, strawberry.argument(description="Any node ID.")],  # noqa: A002
     ) -> Node | None:
         try:
             type_name, _ = from_base64(id)

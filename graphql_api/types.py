@@ -12,7 +12,7 @@ from strawberry.relay.utils import to_base64
 from strawberry.types import Info as StrawberryInfo
 from strawberry.types.field import StrawberryField
 
-from graphql_api.pages import After, Connection, First, Page
+from graphql_api.pages import After, Connection, First, Keyed, Page
 from plans import models, queries
 from plans.models import display_name
 from plans.reading import Reading
@@ -24,29 +24,27 @@ if TYPE_CHECKING:
     from plans.visibility import Actor
     from zammad.models import ZammadUser as ZammadRecord
 
-# A row as a mutation leaves it is an instance of its model, with the same names.
-Row: TypeAlias = (
-    queries.Person
-    | queries.Member
-    | queries.Invite
-    | queries.Event
-    | queries.Plan
-    | queries.LockedPlan
-    | models.Membership
-    | models.FamilyPlanInvite
-    | models.PlanEvent
-    | models.FamilyPlan
+InviteID = Annotated[strawberry.ID, strawberry.argument(description="The node ID of the invite.")]
+MembershipID = Annotated[strawberry.ID, strawberry.argument(description="The node ID of the membership.")]
+PlanID = Annotated[strawberry.ID, strawberry.argument(description="The node ID of the plan.")]
+Token = Annotated[str, strawberry.argument(description="The token from the invite's link: 43 characters.")]
+
+WHO_SEES_HISTORY = "Visible to the owner and to staff who may read every plan; otherwise null."
+THE_NAME_SHOWN = "The name that others see: the full name, or else the words of the address before the @."
+WHO_SEES_ZAMMAD = (
+    "Visible to staff who may see Zammad's data, and to this person while the address in Zammad is one that "
+    "they have verified; otherwise null."
 )
 
 
 class Context:
-    """What the resolvers of one request share: the request, and what the operation reads."""
+    """What the resolvers of one request share."""
 
     def __init__(self, request: HttpRequest, response: HttpResponse) -> None:
         self.request = request
         self.response = response
         self.reading = Reading(request.user)
-        # For the count of operations: the field that is asked for, and why a mutation was refused.
+        # For metrics: the selected field of Query or Mutation, and the code of a refusal.
         self.operation = "none"
         self.refusal = ""
 
@@ -59,10 +57,9 @@ Info: TypeAlias = StrawberryInfo[Context, None]
 
 
 class Attribute(StrawberryField):
-    """A field that needs nothing but its object.
+    """A field that needs nothing but its object, and so skips Strawberry's handling of arguments.
 
-    The library reads it like a plain attribute: what a resolver is given (the Info, arguments) costs
-    several times as much as most of these fields.
+    That handling takes several times as long as most of these fields.
     """
 
     @property
@@ -80,9 +77,9 @@ def attribute(description: str = "") -> Callable[[Callable[[Any], Any]], Any]:
 
 @strawberry.interface
 class Node:
-    """A row, as the viewer may see it."""
+    """A row, as the viewer may see it: an instance of a model, or a named tuple with the same names."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[Keyed]
     reading: strawberry.Private[Reading]
 
     @attribute()
@@ -90,24 +87,24 @@ class Node:
         return strawberry.ID(to_base64(type(self).__name__, self.row.pk))
 
     @classmethod
-    def of(cls, row: Row | None, reading: Reading) -> Self | None:
+    def of(cls, row: Keyed | None, reading: Reading) -> Self | None:
         return None if row is None else cls(row=row, reading=reading)
 
 
 # --- People ----------------------------------------------------------------------------
 
 
-@strawberry.type(description="A person, as those who share a plan see them.")
+@strawberry.type(description="A person, as the others in their plan see them.")
 class User(Node):
     row: strawberry.Private[queries.Person]
 
-    @attribute("How others read the person: the full name, else the words of the address up to the @.")
+    @attribute(THE_NAME_SHOWN)
     def display_name(self) -> str:
         return display_name(self.row)
 
     @attribute(
-        "The address one signs in with. For the person, the owner of their plan, and staff who may read "
-        "every plan; null for everybody else."
+        "The address that this person signs in with. Visible to them, to the owner of their plan, and to "
+        "staff who may read every plan; otherwise null."
     )
     def email(self) -> str | None:
         return self.row.email if self.reading.viewer.sees_address_of(self.row) else None
@@ -115,40 +112,36 @@ class User(Node):
 
 @strawberry.type(
     description=(
-        "A user of Zammad, the helpdesk, as it last described them. A copy, taken when Zammad tells of a "
-        "change; nothing of it grants a right, and an agent may have written anything there."
+        "A user of Zammad, the helpdesk: a copy, updated when Zammad reports a change. Nothing in it grants "
+        "a right, and an agent may have entered anything."
     ),
 )
 class ZammadUser:
-    zammad_id: int = strawberry.field(description="The user's id in Zammad, from 2 up.")
+    zammad_id: int = strawberry.field(description="The user's ID in Zammad: 2 or higher.")
     email: str = strawberry.field(description="The address in Zammad, in lower case; may be empty.")
     firstname: str = strawberry.field(description="The first name in Zammad; may be empty.")
     lastname: str = strawberry.field(description="The last name in Zammad; may be empty.")
     organization: str = strawberry.field(description="The name of the organization in Zammad; may be empty.")
-    phone: str = strawberry.field(
-        description="The telephone number, as it is written in Zammad; may be empty."
-    )
-    mobile: str = strawberry.field(description="The mobile number, as it is written in Zammad; may be empty.")
+    phone: str = strawberry.field(description="The telephone number, as entered in Zammad; may be empty.")
+    mobile: str = strawberry.field(description="The mobile number, as entered in Zammad; may be empty.")
     vip: bool = strawberry.field(description="Whether agents marked the user as very important.")
     active: bool = strawberry.field(
-        description="Whether the user is active in Zammad; says nothing about the account here."
+        description="Whether the user is active in Zammad; unrelated to their account here."
     )
     updated_at: datetime.datetime = strawberry.field(description="When Zammad last changed the user.")
-    synced_at: datetime.datetime = strawberry.field(description="When this copy was last renewed.")
+    synced_at: datetime.datetime = strawberry.field(description="When this copy was last updated.")
 
 
-strawberry.enum(
-    models.Membership.Role, name="MembershipRole", description="What a person is to the plan they are in."
-)
+strawberry.enum(models.Membership.Role, name="MembershipRole", description="A person's role in their plan.")
 strawberry.enum(
     models.FamilyPlanInvite.Status,
     name="InviteStatus",
-    description="What an invite is at a moment, by the clock; USED wins over EXPIRED.",
+    description="An invite's status at the time of the request; USED takes precedence over EXPIRED.",
 )
 strawberry.enum(
     models.FamilyPlanInvite.MailStatus,
     name="MailStatus",
-    description="What became of the mail with the invite's link. The invite stands either way.",
+    description="What happened to the mail with the invite's link. The invite is valid either way.",
 )
 strawberry.enum(
     models.PlanEvent.Kind,
@@ -158,17 +151,17 @@ strawberry.enum(
 
 
 @strawberry.type(
-    description="A person's seat in a plan: at most one each, until they leave or are detached.",
+    description="A person's seat in a plan, until they leave or are detached. A person has at most one."
 )
 class Membership(Node):
     row: strawberry.Private[queries.Member | models.Membership]
 
-    @attribute("The person who has the seat.")
+    @attribute("The person in the seat.")
     def user(self) -> User:
         person = queries.Person.of(self.row.user, plan_id=self.row.family_plan_id)
         return User(row=person, reading=self.reading)
 
-    @attribute("Whether the person owns the plan.")
+    @attribute("Whether the person is the plan's owner or a member.")
     def role(self) -> models.Membership.Role:
         return models.Membership.Role(self.row.role)
 
@@ -176,17 +169,11 @@ class Membership(Node):
     def joined_at(self) -> datetime.datetime:
         return self.row.joined_at
 
-    @attribute(
-        "The person's id in Zammad; null until they are associated. For staff who may see Zammad's data, "
-        "and for the person while the address in Zammad is one they have verified; null for everybody else."
-    )
+    @attribute(f"The associated Zammad user's ID, or null if there is none. {WHO_SEES_ZAMMAD}")
     def zammad_user_id(self) -> int | None:
         return self._zammad_user.zammad_id if self._zammad_user else None
 
-    @attribute(
-        "The person's data in Zammad; null until they are associated. For staff who may see Zammad's data, "
-        "and for the person while the address in Zammad is one they have verified; null for everybody else."
-    )
+    @attribute(f"The associated Zammad user, or null if there is none. {WHO_SEES_ZAMMAD}")
     def zammad_user(self) -> ZammadUser | None:
         return self._zammad_user  # type: ignore[return-value]  # has the same attributes
 
@@ -200,50 +187,50 @@ class Membership(Node):
 
 @strawberry.type(
     description=(
-        "A seat held for whoever brings the token, until it is used or expires. Shown to the plan's owner "
-        "and to staff who may read every plan. The token is not here: `CreatedInvite` answers it once."
-    ),
+        "A seat held for the bearer of a token, until the invite is used or expires. Visible to the plan's "
+        "owner and to staff who may read every plan. Only `CreatedInvite` returns the token, once."
+    )
 )
 class FamilyPlanInvite(Node):
     row: strawberry.Private[queries.Invite | models.FamilyPlanInvite]
 
     @attribute(
-        "The only address that may accept, in lower case; null: whoever has the link may. Also null once "
-        "it was erased, long after the invite ended."
+        "The only address that can accept it, in lower case. Null if anyone with the link can, and once the "
+        "address has been erased, long after the invite ended."
     )
     def email(self) -> str | None:
         return self.row.email or None
 
-    @attribute("What the invite is at the moment of asking.")
+    @attribute("The invite's status at the time of the request.")
     def status(self) -> models.FamilyPlanInvite.Status:
         return self.row.status(now=self.reading.now)
 
-    @attribute("Whether somebody holds a seat by it: false again once they are detached.")
+    @attribute("Whether someone has a seat through it; false again once they have left or been detached.")
     def is_used(self) -> bool:
         return self.row.user_id is not None
 
-    @attribute("Until when it can be accepted; in the past for one that was revoked or freed.")
+    @attribute("When it expires; in the past if it was revoked, or if the member who used it is gone.")
     def expires_at(self) -> datetime.datetime:
         return self.row.expires_at
 
-    @attribute("When it was created; reissuing leaves that as it is.")
+    @attribute("When it was created; reissuing does not change this.")
     def created_at(self) -> datetime.datetime:
         return self.row.created_at
 
-    @attribute("Who created it; null once that account is erased.")
+    @attribute("Who created it; null once that account has been erased.")
     def created_by(self) -> User | None:
         return User.of(self.reading.person(self.row.created_by_id), self.reading)
 
-    @attribute("Who holds a seat by it; null while it is unused.")
+    @attribute("Who has a seat through it; null while it is unused.")
     def user(self) -> User | None:
         return User.of(self.reading.person(self.row.user_id), self.reading)
 
-    @attribute("What became of the mail with its link, when it was last created or reissued.")
+    @attribute("What happened to the mail with its link when it was created or last reissued.")
     def mail_status(self) -> models.FamilyPlanInvite.MailStatus:
         return models.FamilyPlanInvite.MailStatus(self.row.mail_status)
 
 
-@strawberry.type(description="One line of a plan's history: written once, never changed.")
+@strawberry.type(description="An entry in a plan's history. It never changes.")
 class PlanEvent(Node):
     row: strawberry.Private[queries.Event | models.PlanEvent]
 
@@ -255,28 +242,28 @@ class PlanEvent(Node):
     def at(self) -> datetime.datetime:
         return self.row.at
 
-    @attribute("Who did it; null once that account is erased.")
+    @attribute("Who did it; null once that account has been erased.")
     def actor(self) -> User | None:
         return User.of(self.reading.person(self.row.actor_id), self.reading)
 
-    @attribute("To whom it was done; null if to nobody, or once that account is erased.")
+    @attribute("The person it was done to; null if there is none, or once that account has been erased.")
     def subject(self) -> User | None:
         return User.of(self.reading.person(self.row.subject_id), self.reading)
 
-    @attribute("The invite it was about; null if it was about none.")
+    @attribute("The invite involved; null if there is none.")
     def invite(self) -> FamilyPlanInvite | None:
         return FamilyPlanInvite.of(self.row.invite, self.reading)
 
 
-@strawberry.type(description="What the holder of an invite's token may know before accepting.")
+@strawberry.type(description="What you may know about an invite before you accept it, if you have its token.")
 class InvitePreview:
-    plan_name: str = strawberry.field(description="The name of the plan one would join.")
+    plan_name: str = strawberry.field(description="The name of the plan that you would join.")
     owner_name: str = strawberry.field(
         description="The display name of the plan's owner; empty once the plan is closed."
     )
     expires_at: datetime.datetime = strawberry.field(description="Until when the invite can be accepted.")
     status: models.FamilyPlanInvite.Status = strawberry.field(
-        description="What the invite is at the moment of asking."
+        description="The invite's status at the time of the request."
     )
 
 
@@ -285,9 +272,9 @@ class InvitePreview:
 
 @strawberry.type(
     description=(
-        "A plan that one owner shares with the people they invite. A seat is taken by every member, the "
-        "owner included, and by every invite that is neither used nor expired."
-    ),
+        "A plan that its owner shares with the people they invite. Each member takes a seat, including the "
+        "owner, and so does each invite that is neither used nor expired."
+    )
 )
 class FamilyPlan(Node):
     row: strawberry.Private[queries.Plan | queries.LockedPlan | models.FamilyPlan]
@@ -301,34 +288,32 @@ class FamilyPlan(Node):
         # A plan with a limit of its own needs no settings.
         return self.row.user_limit or self.reading.settings.user_limit
 
-    @attribute("How many seats are taken: members, the owner among them, and open invites.")
+    @attribute("How many seats are taken: by members, including the owner, and by open invites.")
     def seats_taken(self) -> int:
         return self.reading.seats_taken(self.row.pk)
 
-    @attribute("How many seats are free now: 0 also for a closed plan, and when a limit was lowered.")
+    @attribute("How many seats are free now; 0 also if the plan is closed or its limit was lowered.")
     def seats_available(self) -> int:
         if self.row.closed_at:
             return 0
         return max(0, int(self.user_limit() - self.seats_taken()))
 
-    @attribute("Who shares the plan, the main subscriber; null once it is closed.")
+    @attribute("The member who shares the plan, its main subscriber; null once it is closed.")
     def owner(self) -> User | None:
         return next((member.user() for member in self.members() if member.row.is_owner), None)
 
-    @attribute("Everybody in the plan, the owner first; empty once it is closed.")
+    @attribute("Everyone in the plan, the owner first; empty once it is closed.")
     def members(self) -> list[Membership]:
         return [Membership(row=row, reading=self.reading) for row in self.reading.members(self.row.pk)]
 
-    @strawberry.field(
-        description="Its invites, newest first. For the owner and staff who may read every plan; else null."
-    )
+    @strawberry.field(description=f"The plan's invites, newest first. {WHO_SEES_HISTORY}")
     def invites(
         self,
         first: First = None,
         after: After = None,
         status: Annotated[
             models.FamilyPlanInvite.Status | None,
-            strawberry.argument(description="Only invites that are this now; all of them if not given."),
+            strawberry.argument(description="Only invites with this status now; all of them if omitted."),
         ] = None,
     ) -> Connection[FamilyPlanInvite] | None:
         if not self.reading.viewer.sees_history_of(self.row.pk):
@@ -337,9 +322,7 @@ class FamilyPlan(Node):
         rows = self.reading.invites(self.row.pk, status=status, before=page.after, count=page.fetched)
         return page.connection_of(rows, lambda row: FamilyPlanInvite(row=row, reading=self.reading))
 
-    @strawberry.field(
-        description="Its history, newest first. For the owner and staff who may read every plan; else null."
-    )
+    @strawberry.field(description=f"The plan's history, newest first. {WHO_SEES_HISTORY}")
     def events(self, first: First = None, after: After = None) -> Connection[PlanEvent] | None:
         if not self.reading.viewer.sees_history_of(self.row.pk):
             return None
@@ -356,38 +339,38 @@ class FamilyPlan(Node):
         return self.row.closed_at
 
 
-@strawberry.type(description="The person who asks, with the seat and the plan they have.")
+@strawberry.type(description="You, with your seat and your plan.")
 class Viewer:
     reading: strawberry.Private[Reading]
 
-    @attribute("The person's node id, the same as of their `User`.")
+    @attribute("Your node ID, the same as on your `User`.")
     def id(self) -> strawberry.ID:
         return strawberry.ID(to_base64("User", self.reading.viewer.user_id))
 
-    @attribute("The address one signs in with.")
+    @attribute("The address that you sign in with.")
     def email(self) -> str:
         return self._user.email
 
-    @attribute("How others read the person: the full name, else the words of the address up to the @.")
+    @attribute(THE_NAME_SHOWN)
     def display_name(self) -> str:
         return display_name(self._user)
 
-    @attribute("The seat one has; null for who is in no plan.")
+    @attribute("Your seat; null if you are not in a plan.")
     def membership(self) -> Membership | None:
         return Membership.of(self.reading.viewer.membership, self.reading)
 
-    @attribute("The plan one is in; null for who is in none.")
+    @attribute("Your plan; null if you are not in one.")
     def plan(self) -> FamilyPlan | None:
         seat = self.reading.viewer.membership
         return FamilyPlan.of(seat.family_plan if seat else None, self.reading)
 
     @attribute(
-        "Whether `createPlan` would make a plan of one's own now: one is in no plan, and staff let "
-        "everybody create one or gave the right to this person."
+        "Whether `createPlan` would create a plan for you now: you are not in a plan, you have not reached "
+        "the limit of plans in 24 hours, and staff let everyone create plans or gave you the right."
     )
     def can_create_plan(self) -> bool:
         return may_create_plan(self.reading)
 
     @property
     def _user(self) -> Account:
-        return self.reading.viewer.user  # type: ignore[return-value]  # a stranger has no Viewer
+        return self.reading.viewer.user  # type: ignore[return-value]  # a Viewer is signed in

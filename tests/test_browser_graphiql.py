@@ -201,14 +201,14 @@ def test_the_documentation_describes_types_fields_and_arguments(
 
     open_documentation(visitor)
     visitor.driver.find_element(By.LINK_TEXT, "Query").click()
-    visitor.until_reads("What can be asked.")
-    visitor.until_reads("A plan; null unless one is in it, or staff who may read every plan.")
+    visitor.until_reads("Everything you can read.")
+    visitor.until_reads("A plan; null unless you are in it, or are staff who may read every plan.")
 
     visitor.driver.find_element(By.LINK_TEXT, "plan").click()
-    visitor.until_reads("The node id of the plan.")
+    visitor.until_reads("The node ID of the plan.")
 
     visitor.driver.find_element(By.LINK_TEXT, "FamilyPlan").click()
-    visitor.until_reads("A plan that one owner shares with the people they invite. A seat is taken")
+    visitor.until_reads("A plan that its owner shares with the people they invite. Each member takes")
     visitor.until_reads("How many people fit, including the owner: the limit in force, from 1 to 100.")
 
 
@@ -220,9 +220,9 @@ def test_the_documentation_of_a_mutation_tells_its_codes_and_of_repetition(
 
     open_documentation(visitor)
     visitor.driver.find_element(By.LINK_TEXT, "Mutation").click()
-    visitor.until_reads("What can be done.")
+    visitor.until_reads("Everything you can do.")
     visitor.driver.find_element(By.LINK_TEXT, "createInvite").click()
-    visitor.until_reads("Repeated: not safe. Each call holds a seat of its own")
+    visitor.until_reads("Repeated: not safe. Each call holds another seat")
 
     codes = [code.text for code in visitor.driver.find_elements(By.CSS_SELECTOR, "p:last-child > code")]
     assert codes == codes_by_mutation()["createInvite"]
