@@ -78,7 +78,7 @@ def test_a_hostile_document_is_decided_on_in_as_many_steps_as_it_has_selections(
         walk.of_operation(operation)
     assert walk.steps <= text.count(" ")  # each selection at most once
 
-    refused = read.counted_too_many() or read.laborious()
+    refused = read.over_limit() or read.laborious()
     if not refused:
         # Little is left for rules that compare pairs.
         assert read.total.size <= 2 * MAX_TOKENS
@@ -145,7 +145,7 @@ class Slow:
                     below = self.walk(fragment.selection_set, fragment.type_condition.name.value, path)
                 case _:
                     raise AssertionError
-            total = total.beside(own).beside(below)
+            total = total.plus(own, below)
         return total
 
     def field(self, node: FieldNode, parent: str, path: tuple[str, ...]) -> Measure:
@@ -250,7 +250,7 @@ def test_one_walk_counts_what_fragments_written_out_come_to(seed: int, size: int
     slow = Slow(text, {"x": size})
     variables = Measure(size=1)
 
-    expected = slow.walk(operation.selection_set, "Query", ()).beside(variables)
+    expected = slow.walk(operation.selection_set, "Query", ()).plus(variables)
 
     assert Walk(read, {"x": size}).of_operation(operation) == expected, text
     most = max(slow.paths.count(path) for path in slow.paths) if slow.paths else 0
@@ -274,7 +274,7 @@ def test_a_name_is_counted_at_its_place_through_fragments_and_through_fields_tha
     ],
 )
 def test_aliases_of_a_fragment_count_at_each_spread(fragments: str, allowed: bool) -> None:
-    refusal = document("{ ...F ...F ...F ...F ...F } " + fragments).counted_too_many()
+    refusal = document("{ ...F ...F ...F ...F ...F } " + fragments).over_limit()
 
     assert (refusal is None) == allowed
     if refusal:
@@ -295,8 +295,8 @@ def test_each_operation_of_a_document_is_bounded_and_the_chosen_one_is_weighed()
     assert cost_of(read, read.operations[0], {}) == 20 + 1
     assert cost_of(read, read.operations[1], {}) == 50 + 100 * (5 + 1 + 1 + 1)
     deep = "{" + " plan {" * 11 + " id" + " }" * 12
-    assert document(f"query A {{ __typename }} query B {deep}").counted_too_many() is not None
-    assert document(f"{{ __typename }} fragment F on Query {deep}").counted_too_many() is not None
+    assert document(f"query A {{ __typename }} query B {deep}").over_limit() is not None
+    assert document(f"{{ __typename }} fragment F on Query {deep}").over_limit() is not None
 
 
 # --- What it costs -------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_a_document_is_held_to_its_limits_also_from_the_cache(
 def test_a_document_has_at_most_1000_tokens_also_from_the_cache() -> None:
     for _ in range(2):
         at_limit = errors_of(post(Client(), with_tokens(1000)))
-        assert at_limit == ["'__typename' is asked for more than 20 times at one place."]
+        assert at_limit == ["'__typename' is selected more than 20 times at one place."]
         [past_it] = errors_of(post(Client(), with_tokens(1001)))
         assert "1000 tokens" in past_it
 
