@@ -1,4 +1,4 @@
-"""Hold the exported schema against an earlier one: the changelog tells of what breaks clients."""
+"""Compare the exported schema with an earlier version: the changelog must name what breaks clients."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ FILE = "graphql_api/schema.graphql"
 
 
 class GitRefused(Exception):
-    """Git is missing, or knows no such thing here; the message is what it said."""
+    """Git is missing or refuses a command; the message is its own."""
 
 
 def git(*arguments: str) -> str:
-    """Ask git about this repository.
+    """Run git, and return its output.
 
     :raises GitRefused:
     """
     command = ["git", *arguments]
     try:
-        done = subprocess.run(  # noqa: S603  # no shell, and no argument but ours and --against
+        process = subprocess.run(  # noqa: S603  # no shell, and no argument but ours and --against
             command, capture_output=True, text=True, check=True
         )
     except OSError as error:
         raise GitRefused(str(error)) from error
     except subprocess.CalledProcessError as error:
         raise GitRefused(error.stderr.strip()) from error
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def earlier_revision() -> str:
-    """Name the newest release, or before the first one what was there before the file last changed.
+    """Return the newest release or, before the first one, the revision before the schema last changed.
 
     :raises GitRefused:
     """
@@ -56,46 +56,46 @@ def earlier_revision() -> str:
 
 
 def coordinate_of(change: str) -> str:
-    """Read out of graphql-core's sentence what it is about: `FamilyPlan.name`, `Query.plan(id:)`."""
+    """Find the coordinate in a sentence of graphql-core's: `FamilyPlan.name`, `Query.plan(id:)`."""
     kinds = r"(?:field|argument|enum value|union type|directive|standard scalar)"
     coordinate = r"(@?\w+(?:\.\w+)?(?:\(\w+:\))?)"
-    found = re.search(rf"\b{kinds} {coordinate}", change, re.IGNORECASE) or re.match(coordinate, change)
-    return found[1] if found else change
+    match = re.search(rf"\b{kinds} {coordinate}", change, re.IGNORECASE) or re.match(coordinate, change)
+    return match[1] if match else change
 
 
 def news_since(revision: str, changelog: str) -> str:
-    """Return what the changelog says is new: Unreleased, or the release that is just being made of it."""
+    """Return the changelog's newest section that is not empty: Unreleased, or a release being made."""
     changelog, *_ = changelog.split(f"\n## [{revision.removeprefix('v')}]")
     sections = re.split(r"^## .*\n", changelog, flags=re.MULTILINE)[1:]
     return next((section for section in sections if section.strip()), "")
 
 
 def deprecated(schema: GraphQLSchema) -> Iterator[tuple[str, str]]:
-    """List the coordinates of what is deprecated, with the reasons."""
+    """Yield the coordinate of each deprecated element, with its reason."""
     for name, kind in schema.type_map.items():
         for part, member in {**getattr(kind, "fields", {}), **getattr(kind, "values", {})}.items():
             arguments = getattr(member, "args", {})
-            found = {f"{name}.{part}": member} | {
+            elements = {f"{name}.{part}": member} | {
                 f"{name}.{part}({arg}:)": arguments[arg] for arg in arguments
             }
-            for coordinate, element in found.items():
+            for coordinate, element in elements.items():
                 if element.deprecation_reason is not None:
                     yield coordinate, element.deprecation_reason
 
 
 def names_a_replacement(reason: str, schema: GraphQLSchema) -> bool:
-    """Tell whether a reason has something in backticks that the schema knows."""
+    """Return whether a reason contains a coordinate of the schema in backticks."""
     for words in re.findall(r"`([^`]+)`", reason):
         try:
             if resolve_schema_coordinate(schema, words):
                 return True
         except (GraphQLError, TypeError):
-            continue  # not a coordinate, or part of a type that is not there
+            continue  # not a coordinate, or of a type that does not exist
     return False
 
 
 def find_earlier(against: str | None) -> tuple[str, GraphQLSchema] | None:
-    """Find what to compare with; None where the history has nothing, as in a shallow clone."""
+    """Return the version to compare with; None if history has none, as in a shallow clone."""
     try:
         revision = against or earlier_revision()
         schema = build_schema(git("show", "--end-of-options", f"{revision}:{FILE}"))
@@ -109,7 +109,7 @@ def find_earlier(against: str | None) -> tuple[str, GraphQLSchema] | None:
 
 
 def compare(against: str | None) -> list[str]:
-    """Return what is wrong with the schema of the repository that is the current directory."""
+    """Return the problems with the schema of the repository in the current directory."""
     schema = build_schema(Path(FILE).read_text())
     changelog = Path("CHANGELOG.md").read_text()
     problems = []
@@ -134,9 +134,9 @@ def compare(against: str | None) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=(
-            "Compare graphql_api/schema.graphql with its newest released version, or before the first "
-            "release with the version before its last change. Refuse what breaks clients and is not named "
-            "in the changelog, and what is deprecated without a replacement or a line there."
+            "Compare graphql_api/schema.graphql with its newest released version or, before the first "
+            "release, with the version before its last change. Fail if the changelog does not name a "
+            "breaking change or a deprecation, or if a deprecation names no replacement."
         )
     )
     parser.add_argument("--against", metavar="REF", help="Compare with this revision instead.")

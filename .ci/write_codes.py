@@ -1,4 +1,4 @@
-"""Write the codes of refusals, as the code explains them, into docs/api.md: for `manage.py shell`."""
+"""Write the codes of refusals into docs/api.md; run it by `manage.py shell`."""
 
 from pathlib import Path
 

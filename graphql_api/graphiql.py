@@ -1,42 +1,41 @@
-"""GraphiQL's page as Strawberry ships it, with our CSRF cookie's name, and what a browser may load for it."""
+"""GraphiQL's page from Strawberry, with the name of our CSRF cookie, and its Content-Security-Policy."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from functools import cache as remembered
+from functools import cache
 
 from django.conf import settings
 from strawberry.http.ides import get_graphql_ide_html
 
-# How the page asks for the CSRF token; by this very text, so that another version is noticed.
+# How the page reads the CSRF token; any other text means a version that we do not know.
 READS_COOKIE = 'Cookies.get("csrftoken")'
 SCRIPTS = re.compile(r'<script[^>]*\ssrc="(https:[^"]+)"')
 STYLES = re.compile(r'<link[^>]*\srel="stylesheet"[^>]*\shref="(https:[^"]+)"')
 INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-
 INLINE_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
-@remembered
+@cache
 def page() -> str:
-    """Return the page; it is the same for everybody.
+    """Return the page, which is the same for everyone.
 
-    :raises ValueError: when Strawberry's page is not the one that we know.
+    :raises ValueError: if Strawberry's page is not the one that we know.
     """
-    theirs = get_graphql_ide_html(graphql_ide="graphiql")
-    if theirs.count(READS_COOKIE) != 1:
-        raise ValueError("GraphiQL's page does not read the CSRF cookie as it used to.")
-    return theirs.replace(READS_COOKIE, f'Cookies.get("{settings.CSRF_COOKIE_NAME}")')
+    html = get_graphql_ide_html(graphql_ide="graphiql")
+    if html.count(READS_COOKIE) != 1:
+        raise ValueError("GraphiQL's page reads the CSRF cookie in an unknown way.")
+    return html.replace(READS_COOKIE, f'Cookies.get("{settings.CSRF_COOKIE_NAME}")')
 
 
-@remembered
+@cache
 def content_security_policy() -> str:
-    """Return the policy under which the page works: its files by their full addresses, its script by hash.
+    """Return a policy that allows the page's files by their full addresses, and inline code by hash.
 
-    Its windows write a style of their own, to stop the page behind from scrolling: without 'unsafe-inline'
-    browsers refuse it, and note so on their console. Nothing else comes of that.
+    Browsers refuse the style by which its dialogs stop the page behind from scrolling, and say so on
+    their console: that would need 'unsafe-inline'. It has no other effect.
     """
     html = page()
     return "; ".join(

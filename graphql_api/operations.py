@@ -1,4 +1,4 @@
-"""How an operation is named, held to the rules and counted, and how its errors are answered."""
+"""Execution of an operation: extra rules of validation, metrics, and the form of its errors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ logger = logging.getLogger(__name__)
 
 OPERATIONS = Counter(
     "family_plans_graphql_operations",
-    "GraphQL operations by the field of Query or Mutation that they ask for, and how they ended.",
+    "GraphQL operations by the field of Query or Mutation that they select, and by outcome.",
     ["operation", "outcome"],
 )
 
 
 class OneOperation(ValidationRule):
-    """Refuse a document that leaves open which of its operations is meant."""
+    """Refuse several operations if the request does not name one; Strawberry would run the first.
+
+    https://spec.graphql.org/draft/#GetOperation()
+    """
 
     count = 0
 
@@ -45,31 +48,25 @@ class OneOperation(ValidationRule):
             self.report_error(GraphQLError("Name the operation to run: there are several.", [node]))
 
 
-class NameOneOfSeveral(SchemaExtension):
-    """Hold what GraphQL demands: Strawberry would run the first operation of several."""
-
-    def on_operation(self) -> Iterator[None]:
-        if self.execution_context._provided_operation_name is None:
-            self.execution_context.validation_rules += (OneOperation,)
-        yield
-
-
 def may_explore(user: Actor) -> bool:
-    """Tell whether a person gets GraphiQL and introspection."""
+    """Return whether a person may open GraphiQL and introspect the schema."""
     return settings.DEBUG or (user.is_active and user.is_staff)
 
 
-class IntrospectionForStaff(SchemaExtension):
-    """Let those introspect who may open GraphiQL. The rule is part of the cache's key."""
+class Rules(SchemaExtension):
+    """Add the rules of validation that depend on the request; they are part of the cache's key."""
 
     def on_operation(self) -> Iterator[None]:
-        if not may_explore(self.execution_context.context.user):
-            self.execution_context.validation_rules += (NoSchemaIntrospectionCustomRule,)
+        context = self.execution_context
+        if context._provided_operation_name is None:
+            context.validation_rules += (OneOperation,)
+        if not may_explore(context.context.user):
+            context.validation_rules += (NoSchemaIntrospectionCustomRule,)
         yield
 
 
 class NameOperation(SchemaExtension):
-    """Name what is executed by a word of the schema: what clients call it is without end."""
+    """Name an operation after its field, for metrics: the names that clients choose are endless."""
 
     def on_execute(self) -> Iterator[None]:
         document = self.execution_context.graphql_document
@@ -83,26 +80,26 @@ class NameOperation(SchemaExtension):
 
 
 def is_unexpected(error: GraphQLError) -> bool:
-    """Tell a bug or a failing database from a mistake of the client's."""
+    """Return whether an error is a bug or a failing database, and not a mistake of the client's."""
     return error.original_error is not None and not isinstance(
         error.original_error, (GraphQLError, ValidationError, PermissionDenied)
     )
 
 
 def current_request_id() -> str:
-    """Return the id under which the log knows the request."""
+    """Return the ID of the request in the log."""
     return str(get_contextvars().get("request_id", ""))
 
 
 class Schema(strawberry.Schema):
-    def execute_sync(self, *args: Any, **asked: Any) -> ExecutionResult:
-        """Execute, and count the operation once: OK, the code of its refusal, INVALID, or INTERNAL_ERROR."""
-        context: Context = asked["context_value"]
+    def execute_sync(self, *args: Any, **kwargs: Any) -> ExecutionResult:
+        """Count the operation once, with its outcome: OK, a refusal's code, INVALID or INTERNAL_ERROR."""
+        context: Context = kwargs["context_value"]
         operation, outcome = "none", "INVALID"
         try:
-            result = super().execute_sync(*args, **asked)
+            result = super().execute_sync(*args, **kwargs)
             operation, outcome = context.operation, context.refusal or "OK"
-            # Without a path, an error is about the document or its variables.
+            # An error without a path is about the document or its variables.
             if any(error.path is None for error in result.errors or ()):
                 operation, outcome = "none", "INVALID"
             if any(is_unexpected(error) for error in result.errors or ()):
@@ -114,10 +111,10 @@ class Schema(strawberry.Schema):
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
-        """Answer what was not anticipated with a request id only; the log has the rest under it.
+        """Mask an unexpected error, and log it with the request ID that the client gets.
 
-        Clients' mistakes are no news, and teach a stranger no names of the schema. Every error
-        passes here, also one that stops an operation before MaskErrors would see it.
+        Mistakes of clients are not logged, and suggest no names of the schema. MaskErrors would miss
+        errors that stop an operation early; every error passes here.
         """
         for error in errors:
             if is_unexpected(error):

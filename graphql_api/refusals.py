@@ -1,4 +1,4 @@
-"""What refusals tell API users: read from the code, for the schema and for docs/api.md."""
+"""The codes of refusals, read from docstrings, for the schema and for docs/api.md."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ REFUSALS: list[RefusalClass] = [
 
 
 def explain(refusal: RefusalClass) -> tuple[str, str]:
-    """Return when a refusal comes, and what to do about it: the two sentences of its docstring."""
+    """Return the two sentences of a refusal's docstring: when it happens, and what to do about it."""
     when, _, remedy = (refusal.__doc__ or "").partition(". ")
     return f"{when}.", remedy
 
 
 def codes_of(service: Callable[..., Any]) -> list[str]:
-    """List the codes that a service refuses with, by what its docstring says that it raises."""
-    names = re.findall(r":raises (\w+):", service.__doc__ or "")
-    return [{refusal.__name__: refusal.code for refusal in REFUSALS}[name] for name in names]
+    """Return the codes of the refusals that a service's docstring says it raises."""
+    codes = {refusal.__name__: refusal.code for refusal in REFUSALS}
+    return [codes[name] for name in re.findall(r":raises (\w+):", service.__doc__ or "")]
 
 
 def codes_as_list() -> str:

@@ -1,4 +1,4 @@
-"""Whether somebody with rights has shown their second factor, where REQUIRE_MFA_FOR_STAFF demands it."""
+"""The second factor of people with rights, if REQUIRE_MFA_FOR_STAFF demands one."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def has_more_rights(person: User) -> bool:
-    """Tell whether a person may do more than everybody may, whatever makes them staff."""
+    """Return whether a person has any right that not everyone has."""
     return person.is_staff or person.is_superuser or bool(person.get_all_permissions())
 
 
 def has_second_factor(person: User | AnonymousUser) -> bool:
-    found: bool = Authenticator.objects.filter(user=person.pk, type=Authenticator.Type.TOTP).exists()
-    return found
+    exists: bool = Authenticator.objects.filter(user=person.pk, type=Authenticator.Type.TOTP).exists()
+    return exists
 
 
 def lacks_second_factor(person: User | AnonymousUser, session: SessionBase) -> bool:
-    """Tell whether a person must set up a second factor, or use it in this session, to go on.
+    """Return whether a person still has to set up a second factor, or use it in this session.
 
-    Removing the second factor counts at once, in every session.
+    Removing the second factor takes effect at once, in every session.
     """
     if not settings.REQUIRE_MFA_FOR_STAFF or not person.is_authenticated or not has_more_rights(person):
         return False
@@ -39,9 +39,9 @@ def lacks_second_factor(person: User | AnonymousUser, session: SessionBase) -> b
 
 
 def second_factor_page(request: HttpRequest) -> HttpResponse:
-    """Refuse a page, and say where to set the second factor up or to use it."""
-    names = {
+    """Refuse a page, and show where to set up or use the second factor."""
+    context = {
         "has_second_factor": has_second_factor(request.user),
         "next": request.GET.get("next") or request.get_full_path(),
     }
-    return render(request, "second_factor_needed.html", names, status=HTTPStatus.FORBIDDEN)
+    return render(request, "second_factor_needed.html", context, status=HTTPStatus.FORBIDDEN)

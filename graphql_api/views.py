@@ -1,4 +1,4 @@
-"""The GraphQL endpoint over HTTP: who is asking, what may be sent, and how errors look."""
+"""The GraphQL endpoint over HTTP: authentication, requests and responses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PARAMETERS = {"query": str, "operationName": str, "variables": dict, "extensions
 
 
 class Refused(Exception):
-    """The transport refuses a request: nothing of it was executed."""
+    """The request is refused before anything of it is executed."""
 
     def __init__(self, status: HTTPStatus, message: str, code: str = "INVALID_INPUT") -> None:
         super().__init__(message)
@@ -48,32 +48,32 @@ class Refused(Exception):
 
 
 class CSRFCheck(CsrfViewMiddleware):
-    """Django's check, which tells why it refuses instead of answering a page."""
+    """Django's check, returning the reason for a refusal instead of a page."""
 
     def _reject(self, request: HttpRequest, reason: str) -> Any:
         return reason
 
 
 def identify(request: HttpRequest) -> None:
-    """Decide who is asking: the session token, else the cookie with a CSRF check, else nobody.
+    """Identify the client: by session token, else by cookie with a CSRF check, else as anonymous.
 
-    A token that is present is never ignored: a client whose sign-in ended must not go on as
-    a stranger without noticing.
+    A token that is present is never ignored: a client whose session has ended must not continue
+    as anonymous without noticing.
 
     :raises Refused:
     """
     token = request.headers.get("X-Session-Token")
     if token is not None:
-        # Not with NUL in it, which PostgreSQL refuses to look for.
-        found = authenticate_by_x_session_token(token) if token.isalnum() else None
-        if found is None:
+        # PostgreSQL refuses to look for a token with NUL in it.
+        authenticated = authenticate_by_x_session_token(token) if token.isalnum() else None
+        if authenticated is None:
             raise Refused(
                 HTTPStatus.UNAUTHORIZED, "This session token is unknown or has ended.", "NOT_AUTHENTICATED"
             )
-        request.user, session = found
+        request.user, session = authenticated
     elif settings.SESSION_COOKIE_NAME in request.COOKIES:
-        # The view is exempt, because the check belongs to the cookie: without one there is
-        # nothing that a foreign page could ride on. Not named here: it would be exempt again.
+        # The view itself is exempt, because only a cookie needs the check. It is not passed on here:
+        # it would be exempt again.
         reason = CSRFCheck(lambda _: HttpResponse()).process_view(request, None, (), {})  # type: ignore[arg-type]
         if reason is not None:
             raise Refused(HTTPStatus.FORBIDDEN, f"CSRF check failed: {reason}", "CSRF_FAILED")
@@ -85,13 +85,13 @@ def identify(request: HttpRequest) -> None:
         page = settings.PUBLIC_URL + reverse("mfa_index")
         raise Refused(
             HTTPStatus.FORBIDDEN,
-            f"Staff need a second factor here. Set one up at {page}, or sign in with it.",
+            f"Staff need a second factor here. Set one up at {page}, or sign in with yours.",
             "SECOND_FACTOR_REQUIRED",
         )
 
 
 def check_body(request: HttpRequest) -> None:
-    """Hold that a body is JSON by its type, and has arrived: how long it may be is decided before.
+    """Check that the body's type is JSON and that it arrived; middleware limits its size.
 
     :raises Refused:
     """
@@ -104,7 +104,7 @@ def check_body(request: HttpRequest) -> None:
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and its like, which Python reads and JSON does not have."""
+    """Refuse NaN and infinities, which Python reads but JSON does not have."""
     raise ValueError(name)
 
 
@@ -118,7 +118,7 @@ class GraphQLView(StrawberryView[Context, None]):
         return View.dispatch(self, request, *args, **kwargs)
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer GraphiQL's page, and the cookie with the CSRF token that it sends."""
+        """Return GraphiQL's page, with the cookie for its CSRF token."""
         if not request.accepts("text/html"):
             return self.http_method_not_allowed(request)
         if not may_explore(request.user):
@@ -136,7 +136,7 @@ class GraphQLView(StrawberryView[Context, None]):
         try:
             check_body(request)
             identify(request)
-            # An operation may hold many mutations, and each asks Zammad.
+            # Many mutations in one operation may each call Zammad.
             with shared_time(settings.ZAMMAD_DEADLINE):
                 return self.run(request=request)
         except Refused as refused:
@@ -144,7 +144,7 @@ class GraphQLView(StrawberryView[Context, None]):
         except HTTPException as error:
             return self.refusal(error.status_code, error.reason, {"code": "INVALID_INPUT"})
         except Exception:
-            # Outside of the operation, such as a database that cannot tell who asks.
+            # Outside the operation, such as a database that fails while the client is identified.
             request_id = current_request_id()
             logger.exception("GraphQL request %s failed", request_id)
             return self.refusal(
@@ -155,20 +155,19 @@ class GraphQLView(StrawberryView[Context, None]):
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response = self.refusal(
-            HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL takes POST requests here.", {"code": "INVALID_INPUT"}
+            HTTPStatus.METHOD_NOT_ALLOWED, "Send GraphQL by POST.", {"code": "INVALID_INPUT"}
         )
         pages = {"GET", "HEAD"} if request.method in {"GET", "HEAD"} else set()
         response["Allow"] = ", ".join(sorted({"GET", "HEAD", "OPTIONS", "POST"} - pages))
         return response
 
     def refusal(self, status: int, message: str, extensions: dict[str, str]) -> HttpResponse:
-        """Shape a refusal of the transport as clients expect every answer of /graphql/."""
+        """Return a refusal in the form of every response of /graphql/."""
         errors = [{"message": message, "extensions": extensions}]
         return JsonResponse({"errors": errors}, status=status, content_type=self.media_type)
 
     @property
     def media_type(self) -> str:
-        """The type of the answer that the client prefers."""
         preferred = self.request.get_preferred_type([JSON, GRAPHQL_RESPONSE]) or JSON
         return f"{preferred}; charset=utf-8"
 
@@ -176,7 +175,7 @@ class GraphQLView(StrawberryView[Context, None]):
         return Context(request, response)
 
     def parse_http_body(self, request: SyncHTTPRequestAdapter) -> GraphQLRequestData:
-        """Read the operation out of the body: one, never a batch.
+        """Read one operation from the body; batches are refused.
 
         :raises Refused:
         """
@@ -188,7 +187,7 @@ class GraphQLView(StrawberryView[Context, None]):
             raise Refused(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
         for name, kind in PARAMETERS.items():
             if not isinstance(body.get(name), kind | None):
-                raise Refused(HTTPStatus.BAD_REQUEST, f"The parameter {name} is of the wrong type.")
+                raise Refused(HTTPStatus.BAD_REQUEST, f"The parameter {name} has the wrong type.")
         return GraphQLRequestData(
             query=body.get("query"),
             variables=body.get("variables"),
@@ -197,7 +196,7 @@ class GraphQLView(StrawberryView[Context, None]):
         )
 
     def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
-        # The specification: no data entry at all when nothing was executed.
+        # https://spec.graphql.org/draft/#sec-Response-Format: no data if nothing was executed.
         response = super().process_result(request, result)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             del response["data"]
@@ -217,7 +216,7 @@ graphql = csrf_exempt(never_cache(GraphQLView.as_view(schema=schema)))
 
 
 def graphql_refusal(request: HttpRequest, status: int, message: str, code: str) -> HttpResponse:
-    """Refuse a request before the view sees it, in the shape of its answers."""
+    """Refuse a request before it reaches the view, in the form of the view's responses."""
     view = GraphQLView(schema=schema)
     view.setup(request)
     return view.refusal(status, message, {"code": code})

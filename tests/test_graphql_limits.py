@@ -321,7 +321,7 @@ def test_another_method_is_refused_with_those_that_work(method: str) -> None:
 
     assert response.status_code == 405
     assert response["Allow"] == "GET, HEAD, OPTIONS, POST"
-    assert response.json()["errors"][0]["message"] == "GraphQL takes POST requests here."
+    assert response.json()["errors"][0]["message"] == "Send GraphQL by POST."
 
 
 @pytest.mark.parametrize("accept", [JSON, GRAPHQL_RESPONSE])
