@@ -6,8 +6,6 @@ from graphql import GraphQLSchema, resolve_schema_coordinate
 
 from graphql_api.refusals import codes_as_list
 
-NODES = ("FamilyPlan", "FamilyPlanInvite", "Membership", "PlanEvent", "User")
-LISTED = {"FamilyPlan": "plans", "FamilyPlanInvite": "invites", "PlanEvent": "events"}
 INPUTS = {
     "createPlan": "The plan to create.",
     "createInvite": "The invite to create.",
@@ -18,30 +16,14 @@ INPUTS = {
     "transferOwnership": "The member to make the owner.",
     "closePlan": "The plan to close.",
 }
-NODE_ID = "The node ID, for `node` and for arguments: opaque, permanent and never reused."
-CURSOR = "The position, for `after` and `before`: opaque, and still valid when rows are added or removed."
 
 DESCRIPTIONS = {
     "DateTime": (
         "A moment in UTC, in ISO 8601: `2026-03-02T09:00:00.123456+00:00`. A fraction of zero is left out."
     ),
-    "Node": "An object with a node ID, by which `node` finds it.",
-    **{f"{name}.id": NODE_ID for name in ("Node", *NODES)},
     # --- Inputs
     **{f"{name[0].upper()}{name[1:]}Input": text for name, text in INPUTS.items()},
     **{f"Mutation.{name}(input:)": text for name, text in INPUTS.items()},
-    # --- Pages
-    "PageInfo": "The position of a page in its list.",
-    "PageInfo.hasNextPage": "Whether more rows follow: request them with `endCursor` as `after`.",
-    "PageInfo.hasPreviousPage": "Whether rows precede it: request them with `startCursor` as `before`.",
-    "PageInfo.startCursor": "The cursor of the page's first edge; null if the page is empty.",
-    "PageInfo.endCursor": "The cursor of the page's last edge; null if the page is empty.",
-    **{f"{name}Connection": f"A page of at most 100 {listed}." for name, listed in LISTED.items()},
-    **{f"{name}Connection.pageInfo": "The position of the page in its list." for name in LISTED},
-    **{f"{name}Connection.edges": "The rows on the page, in order." for name in LISTED},
-    **{f"{name}Edge": "A row of a list, with its position." for name in LISTED},
-    **{f"{name}Edge.cursor": CURSOR for name in LISTED},
-    **{f"{name}Edge.node": "The row itself." for name in LISTED},
     # --- Refusals
     "OperationInfo": "Why a mutation was refused. Nothing has changed.",
     "OperationInfo.messages": "The reasons: one, or several if several values are wrong.",

@@ -122,7 +122,7 @@ class CreatedInvite:
 @mutation(
     services.create_invite,
     (
-        "Hold a seat, and return the link to pass on for it. For the plan's owner, and staff who may act for "
+        "Hold a seat, and return the link to pass on. For the plan's owner, and staff who may act for "
         "others. The token comes from Zammad, which may take some seconds."
     ),
     repeated=(

@@ -9,7 +9,6 @@ import strawberry
 from django.db.models import Model, QuerySet
 from django.utils.translation import gettext as _
 from graphql import GraphQLError
-from strawberry import relay
 from strawberry.relay.utils import from_base64, to_base64
 
 MAX_PAGE = 100
@@ -35,16 +34,34 @@ Instance = TypeVar("Instance", bound=Model)
 Item = TypeVar("Item")
 
 
-@strawberry.type
+@strawberry.type(description="The position of a page in its list.")
+class PageInfo:
+    has_next_page: bool = strawberry.field(
+        description="Whether more rows follow the page: request them with `endCursor` as `after`."
+    )
+    has_previous_page: bool = strawberry.field(
+        description="Whether rows precede the page: request them with `startCursor` as `before`."
+    )
+    start_cursor: str | None = strawberry.field(
+        description="The cursor of the page's first edge; null if the page is empty."
+    )
+    end_cursor: str | None = strawberry.field(
+        description="The cursor of the page's last edge; null if the page is empty."
+    )
+
+
+@strawberry.type(description="A row of a list, with its position.")
 class Edge(Generic[Item]):
-    cursor: str
-    node: Item
+    cursor: str = strawberry.field(
+        description="The position, for `after` and `before`: opaque, valid also when rows come and go."
+    )
+    node: Item = strawberry.field(description="The row itself.")
 
 
-@strawberry.type
+@strawberry.type(description="A page of a list: at most 100 rows.")
 class Connection(Generic[Item]):
-    page_info: relay.PageInfo
-    edges: list[Edge[Item]]
+    page_info: PageInfo = strawberry.field(description="The position of the page in its list.")
+    edges: list[Edge[Item]] = strawberry.field(description="The rows on the page, in order.")
 
 
 def pk_of(global_id: str, type_name: str) -> int:
@@ -115,7 +132,7 @@ class Page:
         edges = [Edge(node=item(row), cursor=to_base64("cursor", row.pk)) for row in shown]
         return Connection(
             edges=edges,
-            page_info=relay.PageInfo(
+            page_info=PageInfo(
                 has_next_page=self.before is not None if self.backwards else more,
                 has_previous_page=more if self.backwards else self.after is not None,
                 start_cursor=edges[0].cursor if edges else None,

@@ -128,8 +128,8 @@ class Query:
 
     @strawberry.field(
         description=(
-            "The plan of the person associated with a Zammad user. Visible to staff who may read every plan "
-            "and see Zammad's data; otherwise null, and if there is none."
+            "The plan of the person associated with a Zammad user, for staff who may read every plan and see "
+            "Zammad's data. Null for everyone else, and if there is no such plan."
         )
     )
     def plan_by_zammad_user(

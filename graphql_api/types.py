@@ -29,9 +29,9 @@ MembershipID = Annotated[strawberry.ID, strawberry.argument(description="The nod
 PlanID = Annotated[strawberry.ID, strawberry.argument(description="The node ID of the plan.")]
 Token = Annotated[str, strawberry.argument(description="The token from the invite's link: 43 characters.")]
 
-WHO_SEES_HISTORY = "Visible to the owner and to staff who may read every plan; otherwise null."
-THE_NAME_SHOWN = "The name that others see: the full name, or else the words of the address before the @."
-WHO_SEES_ZAMMAD = (
+HISTORY_VISIBILITY = "Visible to the owner and to staff who may read every plan; otherwise null."
+DISPLAY_NAME = "The name that others see: the full name, or else the words of the address before the @."
+ZAMMAD_VISIBILITY = (
     "Visible to staff who may see Zammad's data, and to this person while the address in Zammad is one that "
     "they have verified; otherwise null."
 )
@@ -70,19 +70,19 @@ class Attribute(StrawberryField):
         return self.base_resolver.wrapped_func(source)  # type: ignore[union-attr, operator]
 
 
-def attribute(description: str = "") -> Callable[[Callable[[Any], Any]], Any]:
+def attribute(description: str) -> Callable[[Callable[[Any], Any]], Any]:
     """Declare a method without arguments as a field."""
-    return Attribute(description=description or None)
+    return Attribute(description=description)
 
 
-@strawberry.interface
+@strawberry.interface(description="An object with a node ID, by which `node` finds it.")
 class Node:
     """A row, as the viewer may see it: an instance of a model, or a named tuple with the same names."""
 
     row: strawberry.Private[Keyed]
     reading: strawberry.Private[Reading]
 
-    @attribute()
+    @attribute("The node ID, for `node` and for arguments: opaque, permanent and never reused.")
     def id(self) -> strawberry.ID:
         return strawberry.ID(to_base64(type(self).__name__, self.row.pk))
 
@@ -98,7 +98,7 @@ class Node:
 class User(Node):
     row: strawberry.Private[queries.Person]
 
-    @attribute(THE_NAME_SHOWN)
+    @attribute(DISPLAY_NAME)
     def display_name(self) -> str:
         return display_name(self.row)
 
@@ -169,11 +169,11 @@ class Membership(Node):
     def joined_at(self) -> datetime.datetime:
         return self.row.joined_at
 
-    @attribute(f"The associated Zammad user's ID, or null if there is none. {WHO_SEES_ZAMMAD}")
+    @attribute(f"The associated Zammad user's ID, or null if there is none. {ZAMMAD_VISIBILITY}")
     def zammad_user_id(self) -> int | None:
         return self._zammad_user.zammad_id if self._zammad_user else None
 
-    @attribute(f"The associated Zammad user, or null if there is none. {WHO_SEES_ZAMMAD}")
+    @attribute(f"The associated Zammad user, or null if there is none. {ZAMMAD_VISIBILITY}")
     def zammad_user(self) -> ZammadUser | None:
         return self._zammad_user  # type: ignore[return-value]  # has the same attributes
 
@@ -292,7 +292,9 @@ class FamilyPlan(Node):
     def seats_taken(self) -> int:
         return self.reading.seats_taken(self.row.pk)
 
-    @attribute("How many seats are free now; 0 also if the plan is closed or its limit was lowered.")
+    @attribute(
+        "How many seats are free now; never below 0, even if the limit was lowered, and 0 for a closed plan."
+    )
     def seats_available(self) -> int:
         if self.row.closed_at:
             return 0
@@ -306,7 +308,7 @@ class FamilyPlan(Node):
     def members(self) -> list[Membership]:
         return [Membership(row=row, reading=self.reading) for row in self.reading.members(self.row.pk)]
 
-    @strawberry.field(description=f"The plan's invites, newest first. {WHO_SEES_HISTORY}")
+    @strawberry.field(description=f"The plan's invites, newest first. {HISTORY_VISIBILITY}")
     def invites(
         self,
         first: First = None,
@@ -322,7 +324,7 @@ class FamilyPlan(Node):
         rows = self.reading.invites(self.row.pk, status=status, before=page.after, count=page.fetched)
         return page.connection_of(rows, lambda row: FamilyPlanInvite(row=row, reading=self.reading))
 
-    @strawberry.field(description=f"The plan's history, newest first. {WHO_SEES_HISTORY}")
+    @strawberry.field(description=f"The plan's history, newest first. {HISTORY_VISIBILITY}")
     def events(self, first: First = None, after: After = None) -> Connection[PlanEvent] | None:
         if not self.reading.viewer.sees_history_of(self.row.pk):
             return None
@@ -351,7 +353,7 @@ class Viewer:
     def email(self) -> str:
         return self._user.email
 
-    @attribute(THE_NAME_SHOWN)
+    @attribute(DISPLAY_NAME)
     def display_name(self) -> str:
         return display_name(self._user)
 
