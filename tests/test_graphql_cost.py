@@ -30,8 +30,9 @@ from pytest_django import Settings
 
 from graphql_api import costs, limits
 from graphql_api.costs import fields_of
-from graphql_api.limits import Document, Measure, Walk, cost_of
+from graphql_api.limits import Document, cost_of
 from graphql_api.schema import schema
+from graphql_api.walk import LISTS_OF_TYPES, Measure, Walk
 from plans.models import FamilyPlan
 from tests.api import JSON, URL, client_of, node_id, post
 from tests.hostile import HOSTILE, many
@@ -73,7 +74,7 @@ def test_a_hostile_document_is_decided_on_in_as_many_steps_as_it_has_selections(
         read = document(text)
     except GraphQLError:
         return  # the parser, or its limit of lines
-    walk = Walk(read, {})
+    walk = Walk(read.schema, read.fragments, {})
     for operation in read.operations:
         walk.of_operation(operation)
     assert walk.steps <= text.count(" ")  # each selection at most once
@@ -152,7 +153,7 @@ class Slow:
         path = (*path, (node.alias or node.name).value)
         self.paths.append(path)
         field = self.fields.get(parent, {}).get(node.name.value)
-        lists = node.name.value in limits.LISTS_OF_TYPES
+        lists = node.name.value in LISTS_OF_TYPES
         arguments = len(node.arguments or ())
         own = Measure(0, lists, arguments, bool(node.alias), 0, 1)
         below = Measure()
@@ -252,7 +253,7 @@ def test_one_walk_counts_what_fragments_written_out_come_to(seed: int, size: int
 
     expected = slow.walk(operation.selection_set, "Query", ()).plus(variables)
 
-    assert Walk(read, {"x": size}).of_operation(operation) == expected, text
+    assert Walk(read.schema, read.fragments, {"x": size}).of_operation(operation) == expected, text
     most = max(slow.paths.count(path) for path in slow.paths) if slow.paths else 0
     if most <= limits.MAX_REPEATS:
         assert read.repeated is None, text
