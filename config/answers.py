@@ -32,7 +32,7 @@ from config.bodies import (
 )
 from config.devices import new_token, remember_in_cookie
 from config.passwords import PasswordsBusy
-from graphql_api.views import graphql_refusal
+from graphql_api.responses import graphql_refusal
 from plans.models import is_storable
 from zammad.views import refuse_unread
 

@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 
 from config.bodies import GRAPHQL
 from config.postgresql.statements import statements_within
-from graphql_api.views import graphql_refusal
+from graphql_api.responses import graphql_refusal
 from zammad.webhooks import read_delivery_id
 
 logger = logging.getLogger(__name__)

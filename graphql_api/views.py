@@ -13,7 +13,7 @@ from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware, get_token
 from django.urls import reverse
@@ -26,6 +26,7 @@ from strawberry.types import ExecutionResult
 
 from graphql_api import graphiql
 from graphql_api.operations import current_request_id, may_explore
+from graphql_api.responses import GRAPHQL_RESPONSE, JSON, graphql_refusal, media_type
 from graphql_api.schema import schema
 from graphql_api.second_factor import lacks_second_factor, second_factor_page
 from graphql_api.types import Context
@@ -33,8 +34,6 @@ from zammad.deadline import shared_time
 
 logger = logging.getLogger(__name__)
 
-JSON = "application/json"
-GRAPHQL_RESPONSE = "application/graphql-response+json"
 PARAMETERS = {"query": str, "operationName": str, "variables": dict, "extensions": dict}
 
 
@@ -140,36 +139,28 @@ class GraphQLView(StrawberryView[Context, None]):
             with shared_time(settings.ZAMMAD_DEADLINE):
                 return self.run(request=request)
         except Refused as refused:
-            return self.refusal(refused.status, str(refused), {"code": refused.code})
+            return graphql_refusal(request, refused.status, str(refused), refused.code)
         except HTTPException as error:
-            return self.refusal(error.status_code, error.reason, {"code": "INVALID_INPUT"})
+            return graphql_refusal(request, error.status_code, error.reason, "INVALID_INPUT")
         except Exception:
             # Outside the operation, such as a database that fails while the client is identified.
             request_id = current_request_id()
             logger.exception("GraphQL request %s failed", request_id)
-            return self.refusal(
+            return graphql_refusal(
+                request,
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 "Unexpected error.",
-                {"code": "INTERNAL_ERROR", "requestId": request_id},
+                "INTERNAL_ERROR",
+                requestId=request_id,
             )
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        response = self.refusal(
-            HTTPStatus.METHOD_NOT_ALLOWED, "Send GraphQL by POST.", {"code": "INVALID_INPUT"}
+        response = graphql_refusal(
+            request, HTTPStatus.METHOD_NOT_ALLOWED, "Send GraphQL by POST.", "INVALID_INPUT"
         )
         pages = {"GET", "HEAD"} if request.method in {"GET", "HEAD"} else set()
         response["Allow"] = ", ".join(sorted({"GET", "HEAD", "OPTIONS", "POST"} - pages))
         return response
-
-    def refusal(self, status: int, message: str, extensions: dict[str, str]) -> HttpResponse:
-        """Return a refusal in the form of every response of /graphql/."""
-        errors = [{"message": message, "extensions": extensions}]
-        return JsonResponse({"errors": errors}, status=status, content_type=self.media_type)
-
-    @property
-    def media_type(self) -> str:
-        preferred = self.request.get_preferred_type([JSON, GRAPHQL_RESPONSE]) or JSON
-        return f"{preferred}; charset=utf-8"
 
     def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
         return Context(request, response)
@@ -206,17 +197,10 @@ class GraphQLView(StrawberryView[Context, None]):
         self, response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse], sub_response: HttpResponse
     ) -> HttpResponseBase:
         response = super().create_response(response_data, sub_response)
-        response["Content-Type"] = self.media_type
-        if "data" not in response_data and self.media_type.startswith(GRAPHQL_RESPONSE):
+        response["Content-Type"] = media_type(self.request)
+        if "data" not in response_data and response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             response.status_code = HTTPStatus.BAD_REQUEST
         return response
 
 
 graphql = csrf_exempt(never_cache(GraphQLView.as_view(schema=schema)))
-
-
-def graphql_refusal(request: HttpRequest, status: int, message: str, code: str) -> HttpResponse:
-    """Refuse a request before it reaches the view, in the form of the view's responses."""
-    view = GraphQLView(schema=schema)
-    view.setup(request)
-    return view.refusal(status, message, {"code": code})
