@@ -14,6 +14,11 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 Values = ParamSpec("Values")
 
 
+# How Django writes IN with a placeholder for a list, and what PostgreSQL takes for a list of any length.
+IN_LIST = "IN (SELECT %s)"
+ANY_OF_LIST = "= ANY(%s)"
+
+
 class Placeholder(Value):
     """A value in a QuerySet that each execution gives."""
 
@@ -22,8 +27,7 @@ class Placeholder(Value):
         self.name = name
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
-        # An IN of any length takes one array.
-        return "(SELECT unnest(%s))" if isinstance(self.value, list) else "%s", [self]
+        return "(SELECT %s)" if isinstance(self.value, list) else "%s", [self]
 
 
 class Statement(Generic[Values, Row]):
@@ -47,7 +51,9 @@ class Statement(Generic[Values, Row]):
         if key not in self.texts:
             named = {name: Placeholder(name, value) for name, value in values.items() if name not in fixed}
             rows: Callable[..., QuerySet[Any]] = self.rows
-            self.texts[key] = rows(**fixed, **named).values_list(*self.columns).query.sql_with_params()
+            query = rows(**fixed, **named).values_list(*self.columns).query
+            text, parameters = query.sql_with_params()
+            self.texts[key] = text.replace(IN_LIST, ANY_OF_LIST), parameters
         sql, parameters = self.texts[key]
         given: list[Any] = [
             values[each.name] if isinstance(each, Placeholder) else each for each in parameters
