@@ -311,7 +311,7 @@ def test_a_user_who_changes_between_two_pages_makes_others_come_twice_rather_tha
 def test_a_search_that_answers_one_page_for_ever_ends(sandbox: Sandbox, client: ZammadClient) -> None:
     sandbox.faults.set("GET /api/v1/users/search", Reply(body=b'[{"id": 3}]'))
 
-    with pytest.raises(ZammadUnreadable, match=r"^Zammad answers the same page again and again\.$"):
+    with pytest.raises(ZammadUnreadable, match=r"^Zammad returns the same page again and again\.$"):
         list(client.users_changed_within(1, "hour"))
     assert len(sandbox.calls) == 2
 

@@ -1,4 +1,4 @@
-"""Zammad's REST API: what this project asks of it, and every way in which it can fail.
+"""The client of Zammad's REST API, and every way in which a call can fail.
 
 https://github.com/zammad/zammad/blob/stable/app/controllers/user_access_token_controller.rb
 https://github.com/zammad/zammad/blob/stable/app/controllers/users_controller.rb
@@ -24,29 +24,28 @@ from urllib3.exceptions import HTTPError
 from zammad.deadline import Deadline, DeadlineAdapter
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
-# Lists have no pages (tokens, with all the expired ones) or long ones (users).
+# Tokens have no pages and include expired ones; a page of users is long.
 MAX_LIST_BYTES: Final = 64 * 1024 * 1024
 READ_BYTES: Final = 64 * 1024
-# Waits before another try of what is safe to repeat, in seconds.
+# Seconds to wait before each retry of a request that is safe to repeat.
 BACK_OFF: Final = (0.2, 0.6)
 PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
-ROWS_PER_PAGE: Final = 500
-FOUND_PER_PAGE: Final = 200  # more than that a search cuts off
+FOUND_PER_PAGE: Final = 200  # the most a search returns
 
-# What an admin manages: a ticket that meets a trigger's condition sends its webhook.
+# A ticket that meets a trigger's condition sends the trigger's webhook.
 Kind = Literal["webhook", "trigger"]
 Unit = Literal["minute", "hour", "day"]
 
 CALLS = Histogram(
     "family_plans_zammad_call_seconds",
-    "Calls of Zammad's REST API, all tries of one together, by how they ended.",
+    "Calls of Zammad's REST API, retries included, by outcome.",
     ["call", "outcome"],
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
 )
 
 
 class ZammadError(Exception):
-    """Zammad did not do what was asked. The message is safe to log: it holds no credential."""
+    """A call failed. The message is safe to log: it holds no credential."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -54,11 +53,11 @@ class ZammadError(Exception):
 
 
 class ZammadUnreachable(ZammadError):
-    """No whole answer came in time."""
+    """No complete response arrived in time."""
 
 
 class ZammadRefused(ZammadError):
-    """Zammad answered no; `reason` is its own message, in one line."""
+    """Zammad refused the request; `reason` is its own message, in one line."""
 
     def __init__(self, *, status: int, reason: str, retry_after: float = 0) -> None:
         super().__init__(f"Zammad answered {status}: {reason or 'no reason given'}", status=status)
@@ -67,12 +66,12 @@ class ZammadRefused(ZammadError):
 
 
 class ZammadUnreadable(ZammadError):
-    """Zammad answered something that is not what its API answers."""
+    """Zammad's response does not have the form that its API promises."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A personal access token as Zammad lists it: never its value."""
+    """A personal access token as Zammad lists it, without its value."""
 
     id: int
     name: str
@@ -80,19 +79,22 @@ class AccessToken:
 
 
 class ZammadClient:
-    """Ask Zammad as the owner of one access token. Threads may share a client."""
+    """Call Zammad as the owner of one access token. Threads may share a client.
+
+    Every method raises ZammadError.
+    """
 
     def __init__(self, *, url: str, token: str, connect_timeout: float = 2.0, deadline: float = 8.0) -> None:
-        """Times are in seconds; `deadline` ends everything that one operation asks."""
+        """Times are in seconds; `deadline` covers one operation with its retries."""
         self._url = url.rstrip("/")
         self._token = token
         self._connect_timeout = connect_timeout
         self._deadline = deadline
         self._session = requests.Session()
-        # The token goes to ZAMMAD_URL and nowhere else: no proxy of the environment sees it, and
+        # The token goes to ZAMMAD_URL and nowhere else: no proxy from the environment sees it, and
         # no .netrc replaces it.
         self._session.trust_env = False
-        # Zammad starts a browser's session with every answer; a token needs none.
+        # Zammad starts a browser session with every response; a token needs none.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update(
             {
@@ -112,82 +114,61 @@ class ZammadClient:
         self._session.close()
 
     def create_access_token(self, *, name: str, expires_on: date) -> str:
-        """Create a token without permissions, and return its value, which is shown this once.
+        """Create a token without permissions, and return its value, which Zammad shows only once.
 
-        It dies at the start of `expires_on`. Never retried: a lost answer left a token behind.
-
-        :raises ZammadError:
+        It expires at the start of `expires_on`. Never retried: a lost response left a token behind.
         """
-        # Versions up to about 6.0 know a label, and answer the token as its name.
-        asked = {"name": name, "label": name, "permission": [], "expires_at": expires_on.isoformat()}
-        answer = _object(self._ask("POST", "user_access_token", json=asked))
+        # Versions up to about 6.0 take a label, and return the token as its name.
+        values = {"name": name, "label": name, "permission": [], "expires_at": expires_on.isoformat()}
+        answer = _object(self._call("POST", "user_access_token", json=values))
         for token in (answer.get("token"), answer.get("name")):
             if isinstance(token, str) and token and token != name:
                 return token
         raise ZammadUnreadable("Zammad's answer holds no token.", status=200)
 
     def list_access_tokens(self) -> list[AccessToken]:
-        """List all tokens of the account, expired ones too; an item that is odd is left out.
-
-        :raises ZammadError:
-        """
+        """List all tokens of the account, expired ones included; skip malformed items."""
         tokens = self._token_access().get("tokens")
         if not isinstance(tokens, list):
             raise ZammadUnreadable("Zammad's answer holds no list of tokens.", status=200)
         return [token for token in map(_access_token, tokens) if token is not None]
 
     def owner_permissions(self) -> frozenset[str]:
-        """List what the token's owner may do in Zammad, whatever the token itself may.
-
-        :raises ZammadError:
-        """
+        """List the permissions of the token's owner, whatever the token itself may do."""
         permissions = self._token_access().get("permissions")
         if not isinstance(permissions, list):
             raise ZammadUnreadable("Zammad's answer holds no list of permissions.", status=200)
         return frozenset(filter(None, map(_permission, permissions)))
 
     def delete_access_token(self, token_id: int) -> bool:
-        """Delete a token; False when Zammad does not know it (any more).
-
-        :raises ZammadError:
-        """
+        """Delete a token, and return whether Zammad knew it."""
         return self._delete(f"user_access_token/{int(token_id)}", unknown={404, 422})
 
     def me(self) -> dict[str, object]:
-        """Describe the owner of the token.
-
-        :raises ZammadError:
-        """
-        return _object(self._ask("GET", "users/me"))
+        """Return the owner of the token."""
+        return _object(self._call("GET", "users/me"))
 
     def can_list_users(self) -> bool:
-        """Tell whether the token shows other users than its owner.
+        """Return whether the token may see users other than its owner.
 
-        Without ticket.agent and admin.user Zammad answers a list of that one record, as if there
-        were no more. A Zammad always has two: user 1 is its own.
-
-        :raises ZammadError:
+        Without ticket.agent and admin.user Zammad lists the owner alone, as if there were no other
+        users. Every Zammad has at least two: user 1 is its own.
         """
         return len(self._page("users", page=1, per_page="2")) > 1
 
     def users(self, *, per_page: int = 500, start_page: int = 1) -> Iterator[list[object]]:
-        """Read all users by ascending id, page by page, each with a deadline of its own.
-
-        :raises ZammadError:
-        """
+        """Fetch all users by ascending id, page by page, each page with its own deadline."""
         return self._pages("users", per_page=per_page, start_page=start_page, expand="true")
 
     def users_changed_within(
         self, value: int, unit: Unit, *, per_page: int = FOUND_PER_PAGE
     ) -> Iterator[list[object]]:
-        """Read the users changed in the last minutes, hours or days, page by page, deactivated ones too.
+        """Fetch the users changed in the last minutes, hours or days, deactivated ones included.
 
-        Each page has a deadline of its own. The newest come first: a user who changes meanwhile moves
-        to the front, so that others come twice rather than never.
-
-        :raises ZammadError:
+        Each page has its own deadline. The newest come first: a user who changes during the search
+        moves to the front, so that others come twice rather than never.
         """
-        # Without a query Zammad asks its database, which is up to date, and never Elasticsearch:
+        # Without a query Zammad searches its database, which is up to date, not Elasticsearch:
         # https://github.com/zammad/zammad/blob/stable/app/models/concerns/can_search.rb
         condition = "condition[user.updated_at]"
         parameters = {
@@ -200,49 +181,36 @@ class ZammadClient:
             "expand": "true",
         }
         page, before = 1, list[object]()
-        # A short page may be Zammad's own limit: only an empty one is the end.
+        # A short page may be due to Zammad's own limit: only an empty one is the end.
         while rows := self._page("users/search", page=page, **parameters):
             if rows == before:
-                raise ZammadUnreadable("Zammad answers the same page again and again.", status=200)
+                raise ZammadUnreadable("Zammad returns the same page again and again.", status=200)
             yield rows
             page, before = page + 1, rows
 
     def list_objects(self, kind: Kind) -> list[dict[str, Any]]:
-        """List all webhooks or triggers; newer versions mask what is secret in them.
-
-        :raises ZammadError:
-        """
-        pages = self._pages(f"{kind}s", per_page=ROWS_PER_PAGE)
+        """List all webhooks or triggers; newer versions mask their secrets."""
+        pages = self._pages(f"{kind}s", per_page=500)
         return [row for page in pages for row in page if isinstance(row, dict) and type(row.get("id")) is int]
 
     def create_object(self, kind: Kind, values: Mapping[str, object]) -> int:
-        """Create a webhook or trigger, and return its id. Never retried.
-
-        :raises ZammadError:
-        """
-        created = _object(self._ask("POST", f"{kind}s", json=dict(values))).get("id")
+        """Create a webhook or trigger, and return its id. Never retried."""
+        created = _object(self._call("POST", f"{kind}s", json=dict(values))).get("id")
         if type(created) is not int:
             raise ZammadUnreadable("Zammad's answer holds no id.", status=201)
         return created
 
     def update_object(self, kind: Kind, object_id: int, values: Mapping[str, object]) -> None:
-        """Change a webhook or trigger; what is not named stays as it is.
-
-        :raises ZammadError:
-        """
-        self._ask("PUT", f"{kind}s/{int(object_id)}", json=dict(values))
+        """Change the given fields of a webhook or trigger."""
+        self._call("PUT", f"{kind}s/{int(object_id)}", json=dict(values))
 
     def delete_object(self, kind: Kind, object_id: int) -> bool:
-        """Delete a webhook or trigger; False when Zammad does not know it (any more).
-
-        :raises ZammadError:
-        """
+        """Delete a webhook or trigger, and return whether Zammad knew it."""
         return self._delete(f"{kind}s/{int(object_id)}", unknown={404})
 
     def _delete(self, path: str, *, unknown: Collection[int]) -> bool:
-        """Delete what a path names; False when Zammad answers a status that says it is unknown."""
         try:
-            self._ask("DELETE", path)
+            self._call("DELETE", path)
         except ZammadRefused as refusal:
             if refusal.status in unknown:
                 return False
@@ -250,7 +218,7 @@ class ZammadClient:
         return True
 
     def _token_access(self) -> dict[str, object]:
-        return _object(self._ask("GET", "user_access_token", cap=MAX_LIST_BYTES))
+        return _object(self._call("GET", "user_access_token", cap=MAX_LIST_BYTES))
 
     def _pages(
         self, path: str, *, per_page: int, start_page: int = 1, **parameters: str
@@ -260,41 +228,38 @@ class ZammadClient:
             rows = self._page(path, page=page, per_page=str(per_page), **parameters)
             if rows:
                 yield rows
-            if len(rows) < per_page:  # Zammad tells no total
+            if len(rows) < per_page:  # Zammad returns no total
                 return
             page += 1
 
     def _page(self, path: str, *, page: int, **parameters: str) -> list[object]:
-        asked = {"page": str(page), **parameters}
-        return _list(self._ask("GET", path, params=asked, cap=MAX_LIST_BYTES))
+        parameters["page"] = str(page)
+        return _list(self._call("GET", path, params=parameters, cap=MAX_LIST_BYTES))
 
-    def _ask(self, method: str, path: str, *, cap: int = MAX_ANSWER_BYTES, **asked: Any) -> object:
-        """Send a request, retry it where that is safe and useful, and count it by how it ended.
-
-        :raises ZammadError:
-        """
+    def _call(self, method: str, path: str, *, cap: int = MAX_ANSWER_BYTES, **options: Any) -> object:
+        """Send a request, retry where that is safe and useful, and record its outcome."""
         started, outcome = time.monotonic(), "OK"
         try:
             with Deadline(self._deadline) as deadline:
-                return self._try(method, path, deadline=deadline, cap=cap, **asked)
+                return self._try(method, path, deadline=deadline, cap=cap, **options)
         except ZammadError as error:
             outcome = type(error).__name__.removeprefix("Zammad").upper()
             raise
         finally:
-            call = f"{method} {re.sub('[0-9]+', '{id}', path)}"
-            CALLS.labels(call, outcome).observe(time.monotonic() - started)
+            endpoint = f"{method} {re.sub('[0-9]+', '{id}', path)}"
+            CALLS.labels(endpoint, outcome).observe(time.monotonic() - started)
 
-    def _try(self, method: str, path: str, *, deadline: Deadline, cap: int, **asked: Any) -> object:
+    def _try(self, method: str, path: str, *, deadline: Deadline, cap: int, **options: Any) -> object:
         if not self._url:
             raise ZammadUnreachable("Zammad is not configured: set ZAMMAD_URL.")
-        # Zammad's messages may quote what they refuse.
-        hidden = str(asked.get("json", {}).get("signature_token", ""))
+        # Zammad's messages may quote the value that they refuse.
+        hidden = str(options.get("json", {}).get("signature_token", ""))
         waits = iter(() if method == "POST" else BACK_OFF)
         while True:
             wait = next(waits, math.inf)
             try:
-                response, content = self._exchange(method, path, deadline=deadline, cap=cap, **asked)
-                return self._understand(response, content, hidden=hidden)
+                response, content = self._exchange(method, path, deadline=deadline, cap=cap, **options)
+                return self._parse(response, content, hidden=hidden)
             except ZammadUnreachable:
                 if wait >= deadline.remaining:
                     raise
@@ -305,17 +270,17 @@ class ZammadClient:
             time.sleep(wait)
 
     def _exchange(
-        self, method: str, path: str, *, deadline: Deadline, cap: int, **asked: Any
+        self, method: str, path: str, *, deadline: Deadline, cap: int, **options: Any
     ) -> tuple[requests.Response, bytes]:
         try:
-            deadline.check()  # operations before this one may have used up the time they share
+            deadline.check()  # earlier operations may have used up the shared time
             with self._session.request(
                 method,
                 f"{self._url}/api/v1/{path}",
                 timeout=(self._connect_timeout, max(deadline.remaining, 0.001)),
                 allow_redirects=False,
                 stream=True,
-                **asked,
+                **options,
             ) as response:
                 content = bytearray()
                 while chunk := response.raw.read1(READ_BYTES):
@@ -323,17 +288,17 @@ class ZammadClient:
                     if len(content) > cap:
                         raise ZammadUnreadable("Zammad's answer is too long.", status=response.status_code)
                     deadline.check()
-            # A header block that was cut parses as an empty answer.
+            # A header block that was cut off parses as an empty response.
             deadline.check()
             return response, bytes(content)
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
             cause = type(error).__name__
-        # Raised out here, without its cause: requests' errors hold the request, and that the token.
+        # Raised out here, without its cause: the errors of requests hold the request, and it the token.
         if deadline.remaining <= 0:
             raise ZammadUnreachable(f"Zammad did not answer in time ({cause}).")
         raise ZammadUnreachable(f"Zammad could not be reached ({cause}).")
 
-    def _understand(self, response: requests.Response, content: bytes, *, hidden: str) -> object:
+    def _parse(self, response: requests.Response, content: bytes, *, hidden: str) -> object:
         status = response.status_code
         try:
             answer: object = json.loads(content)
@@ -354,37 +319,32 @@ class ZammadClient:
         """Return Zammad's own message in one short line, without our secrets in it."""
         if not isinstance(answer, dict):
             return ""
-        told = answer.get("error_human") or answer.get("error")
-        if not isinstance(told, str):
+        reason = answer.get("error_human") or answer.get("error")
+        if not isinstance(reason, str):
             return ""
         for secret in filter(None, (self._token, hidden)):
-            told = told.replace(secret, "***")
-        line = " ".join(told.split())
+            reason = reason.replace(secret, "***")
+        line = " ".join(reason.split())
         return "".join(char for char in line if char.isprintable())[:200]
 
 
-# One client for each set of settings: its connections are kept.
+# One client for each set of settings, which keeps its connections open.
 _client = lru_cache(maxsize=4)(ZammadClient)
 
 
-def get_client() -> ZammadClient:
-    """Return the client that the settings describe: one for the whole process."""
-    return _client(
-        url=settings.ZAMMAD_URL,
-        token=settings.ZAMMAD_API_TOKEN,
-        connect_timeout=settings.ZAMMAD_CONNECT_TIMEOUT,
-        deadline=settings.ZAMMAD_DEADLINE,
-    )
-
-
-def get_patient_client(*, token: str = "") -> ZammadClient:
-    """Return a client for commands, whose long lists nobody waits for; `token` replaces the setting's."""
+def get_client(*, token: str = "", deadline: float | None = None) -> ZammadClient:
+    """Return the client that the settings describe, shared by the whole process."""
     return _client(
         url=settings.ZAMMAD_URL,
         token=token or settings.ZAMMAD_API_TOKEN,
         connect_timeout=settings.ZAMMAD_CONNECT_TIMEOUT,
-        deadline=settings.ZAMMAD_COMMAND_DEADLINE,
+        deadline=settings.ZAMMAD_DEADLINE if deadline is None else deadline,
     )
+
+
+def get_patient_client(*, token: str = "") -> ZammadClient:
+    """Return a client for commands, whose lists take long; `token` replaces the one in the settings."""
+    return get_client(token=token, deadline=settings.ZAMMAD_COMMAND_DEADLINE)
 
 
 def _object(answer: object) -> dict[str, object]:
@@ -413,7 +373,7 @@ def _access_token(item: object) -> AccessToken | None:
 
 
 def _permission(item: object) -> str:
-    """Return the name of a permission held; one that is only shown above its children is disabled."""
+    """Return the name of a permission; a disabled one is listed only as the parent of others."""
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         return ""
     preferences = item.get("preferences")

@@ -1,4 +1,4 @@
-"""A time limit for all that one operation does over HTTP, which requests does not have."""
+"""A time limit for a whole operation over HTTP, which requests lacks."""
 
 import queue
 import socket
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any, Self
 
 from requests.adapters import HTTPAdapter
@@ -18,10 +17,10 @@ from urllib3.util.connection import create_connection
 
 
 class Deadline:
-    """The end of one operation, at which its connections are cut.
+    """Cuts the connections of an operation when its time is over.
 
-    A read time-out restarts with every byte, so that an answer which drips holds a thread for
-    ever; headers are read where nobody can look at the clock. Only a closed socket ends that.
+    A read timeout restarts with every byte, so a response that drips would hold a thread for ever,
+    and nothing checks the clock while headers are read. Only a closed socket ends that.
     """
 
     _outer: Token["Deadline"]
@@ -42,9 +41,7 @@ class Deadline:
         self._timer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._timer.cancel()
         _operation.reset(self._outer)
         if self._shared is not None:
@@ -59,14 +56,14 @@ class Deadline:
         return self._ends_at - time.monotonic()
 
     def check(self) -> None:
-        """:raises TimeoutError: when the time is over, whatever was read meanwhile."""
+        """:raises TimeoutError: when the time is over, even if everything was read."""
         if self.remaining <= 0:
             raise TimeoutError
 
     def watch(self, sock: socket.socket) -> None:
         """Cut this connection, too, when the time is over."""
         # A descriptor of our own: TLS takes the socket over, and http.client drops it while the
-        # answer is still being read.
+        # response is still being read.
         twin = socket.fromfd(sock.fileno(), sock.family, sock.type)
         with self._lock:
             self._sockets.append(twin)
@@ -90,7 +87,7 @@ _shared_time: ContextVar[_SharedTime | None] = ContextVar("zammad_shared_time", 
 
 @contextmanager
 def shared_time(seconds: float) -> Iterator[None]:
-    """Let all operations within it wait no longer than this together, such as those of one request."""
+    """Limit the total time of all operations within, such as those of one request."""
     token = _shared_time.set(_SharedTime(seconds))
     try:
         yield
@@ -98,12 +95,12 @@ def shared_time(seconds: float) -> Iterator[None]:
         _shared_time.reset(token)
 
 
-# Connections are pooled and shared by threads: this tells them for whom they work now.
+# Threads share pooled connections: this is the operation that the current thread performs.
 _operation: ContextVar[Deadline] = ContextVar("zammad_operation")
 
 
 def _resolve(host: str, port: int, *, timeout: float) -> list[str]:
-    """Look up a host's addresses; getaddrinfo knows no time-out, so it is left behind in a thread."""
+    """Look up a host's addresses in a thread that may outlive us: getaddrinfo has no timeout."""
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
@@ -125,7 +122,7 @@ def _resolve(host: str, port: int, *, timeout: float) -> list[str]:
 
 
 def _connect(connection: HTTPConnection) -> socket.socket:
-    """Connect to the first address that answers, all of it within the connect time-out."""
+    """Connect to the first address that answers, within the connect timeout."""
     deadline = _operation.get()
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else deadline.remaining
     ends_at = time.monotonic() + min(timeout, deadline.remaining)
@@ -149,7 +146,7 @@ class _Connection(HTTPConnection):
         return _connect(self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # it comes from the pool
+        if self.sock is not None:  # from the pool
             _operation.get().watch(self.sock)
         super().request(*args, **kwargs)
 
@@ -167,10 +164,10 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Let requests' connections be cut by the deadline of the operation they serve."""
+    """Lets the deadline of an operation cut the connections that requests opens for it."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        # The system's authorities (SSL_CERT_FILE too) beside those that requests brings: a
-        # Zammad on premises often has a certificate of the company's own.
+        # Trust the system's authorities (and SSL_CERT_FILE) as well as those bundled with requests:
+        # a Zammad on premises often has a certificate from the company's own authority.
         super().init_poolmanager(*args, **kwargs, ssl_context=ssl.create_default_context())
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
