@@ -13,11 +13,7 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from zammad.client import get_client
-from zammad.installation import (
-    EndpointRefused,
-    check_endpoint,
-    install,
-)
+from zammad.installation import InstallationRefused, check_endpoint, install
 from zammad.models import WebhookDelivery, ZammadUser
 from zammad.sandbox import PEOPLE, Reply, Sandbox, Version
 
@@ -261,7 +257,7 @@ SPOILT = {
         "Slack",
         '"Slack", not "": deliveries were made for another product, and ignored here',
     ),
-    "http_method": ("put", '"put", not "post": deliveries were refused, as only POST is taken here'),
+    "http_method": ("put", '"put", not "post": deliveries were refused, as only POST is accepted here'),
 }
 SPOILT_TRIGGER = {
     "active": (False, "false, not true: nothing was sent"),
@@ -385,8 +381,8 @@ def test_an_endpoint_that_zammad_cannot_resolve_is_explained(sandbox: Sandbox, t
     assert str(refusal.value) == (
         "Zammad answered 422: The provided endpoint is invalid, it could not be resolved to a safe IP "
         "address. Zammad, from its own machine, found no address for plans.example.com that it would send "
-        "to. Add the name to the DNS that Zammad asks, or name another host by PUBLIC_URL or --endpoint, "
-        "and run this again. Where a name is lost later, newer versions drop deliveries without another try."
+        "to. Add the name to the DNS that Zammad uses, or name another host by PUBLIC_URL or --endpoint, "
+        "and run this again. If the name is lost later, newer versions drop deliveries without a retry."
     )
     assert installed(sandbox) == before
 
@@ -449,7 +445,7 @@ def test_an_endpoint_elsewhere_than_our_page_is_warned_of(
 
     lines = run("--endpoint", ENDPOINT.rstrip("/"), "--token-from-env", "INSTALLING")
 
-    assert lines[-1] == "Warning: The endpoint does not end in /webhooks/zammad/, where they are taken in."
+    assert lines[-1] == "Warning: The endpoint does not end in /webhooks/zammad/, where they are received."
 
 
 # --- What is refused, before anything is changed --------------------------------------------------
@@ -544,7 +540,7 @@ def test_http_will_do_on_this_machine(host: str) -> None:
 
 
 def test_an_endpoint_is_checked_also_without_the_command(sandbox: Sandbox) -> None:
-    with pytest.raises(EndpointRefused):
+    with pytest.raises(InstallationRefused):
         list(install(client=get_client(), name="a", endpoint="http://a.example/", signature_token=SECRET))
 
 

@@ -1,4 +1,4 @@
-"""Put our webhook and its triggers into Zammad, take them out again, and judge the tokens we use.
+"""Install our webhook and its triggers in Zammad, remove them, and check the account behind our token.
 
 https://github.com/zammad/zammad/blob/stable/app/models/webhook.rb
 https://github.com/zammad/zammad/blob/stable/app/models/trigger.rb
@@ -16,50 +16,16 @@ from urllib.parse import urlsplit
 from zammad.client import Kind, ZammadClient, ZammadRefused
 
 DEFAULT_NAME: Final = "Family Plans"
-# What follows the name, by the value that Zammad calls the event.
+# The suffix of a trigger's name, by the event as Zammad calls it.
 TRIGGERS: Final = {"create": "ticket created", "update": "ticket updated"}
 NOTE: Final = "Made by install_zammad_webhook, which also changes and removes it."
-# As long as Zammad's columns.
+# The lengths of Zammad's columns.
 MAX_SIGNATURE_TOKEN: Final = 200
 MAX_ENDPOINT: Final = 2000
 
 
 class InstallationRefused(Exception):
-    """It cannot be installed so; the message says what to do, and holds nothing secret."""
-
-
-class RightsMissing(InstallationRefused):
-    def __init__(self, missing: list[str]) -> None:
-        super().__init__(f"The token or its owner lacks {' and '.join(missing)} in Zammad.")
-
-
-class NameTaken(InstallationRefused):
-    def __init__(self, name: str) -> None:
-        # Names of webhooks are not unique in Zammad: changing one of them would be a guess.
-        super().__init__(f'Zammad has several webhooks named "{name}": rename those that are not ours.')
-
-
-class EndpointRefused(InstallationRefused):
-    """Webhooks cannot go there, or would show what they tell on the way."""
-
-
-class EndpointUnresolved(InstallationRefused):
-    """Zammad found no address for the endpoint's host, or only one that it does not send to."""
-
-    def __init__(self, endpoint: str, refusal: ZammadRefused) -> None:
-        super().__init__(
-            f"{str(refusal).removesuffix('.')}. Zammad, from its own machine, found no address for "
-            f"{urlsplit(endpoint).hostname} that it would send to. Add the name to the DNS that Zammad asks, "
-            "or name another host by PUBLIC_URL or --endpoint, and run this again. Where a name is lost "
-            "later, newer versions drop deliveries without another try."
-        )
-
-
-class SignatureTokenRefused(InstallationRefused):
-    def __init__(self) -> None:
-        super().__init__(
-            f"ZAMMAD_WEBHOOK_SECRETS must begin with a secret of 1 to {MAX_SIGNATURE_TOKEN} characters."
-        )
+    """Installing is impossible as things are; the message says what to do, and holds no secret."""
 
 
 class Outcome(Enum):
@@ -70,7 +36,7 @@ class Outcome(Enum):
     ABSENT = "not there"
 
 
-# What follows from a field of a webhook or trigger that holds something else than we want.
+# The consequence when a field of a webhook or trigger has an unwanted value.
 MEANINGS: Final[dict[Kind, dict[str, str]]] = {
     "webhook": {
         "endpoint": "deliveries {are} sent elsewhere",
@@ -78,7 +44,7 @@ MEANINGS: Final[dict[Kind, dict[str, str]]] = {
         "active": "nothing {is} sent",
         "customized_payload": "deliveries {are} of a shape that is ignored here",
         "pre_defined_webhook_type": "deliveries {are} made for another product, and ignored here",
-        "http_method": "deliveries {are} refused, as only POST is taken here",
+        "http_method": "deliveries {are} refused, as only POST is accepted here",
     },
     "trigger": {
         "active": "nothing {is} sent",
@@ -93,7 +59,7 @@ MAX_SHOWN: Final = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A field that holds something else in Zammad than we want."""
+    """A field whose value in Zammad is not the one we want."""
 
     kind: Kind
     field: str
@@ -101,27 +67,27 @@ class Difference:
     wanted: object
 
     def describe(self, *, repaired: bool) -> str:
-        """Say in a sentence what it is (or was), what it should be, and what follows from that."""
+        """Describe the present (or former) value, the wanted one and the consequence in one sentence."""
         verb, verbs = ("was", "were") if repaired else ("is", "are")
         if self.field == "signature_token":  # neither value is shown
             if self.found:
                 return f"signature_token {verb} not the first of ZAMMAD_WEBHOOK_SECRETS."
             return f"signature_token {verb} missing: deliveries {verbs} unsigned, and refused here."
-        told = f"{self.field} {verb} {_shown(self.found)}, not {_shown(self.wanted)}"
+        text = f"{self.field} {verb} {_format(self.found)}, not {_format(self.wanted)}"
         if meaning := MEANINGS[self.kind].get(self.field):
-            told += f": {meaning.format_map({'is': verb, 'are': verbs})}"
-        return f"{told}."
+            text += f": {meaning.format_map({'is': verb, 'are': verbs})}"
+        return f"{text}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What became of one webhook or trigger."""
+    """The result for one webhook or trigger."""
 
     kind: Kind
     name: str
     outcome: Outcome
     differences: tuple[Difference, ...] = ()
-    # Newer versions mask the signature token: it was set without knowing whether it differed.
+    # Newer versions mask the signature token, so it was set without a comparison.
     token_set_blindly: bool = False
 
     @property
@@ -129,30 +95,30 @@ class Step:
         return f'{self.kind.title()} "{self.name}"'
 
     def __str__(self) -> str:
-        told = f"{self.title}: {self.outcome.value}"
+        text = f"{self.title}: {self.outcome.value}"
         if self.differences:
-            told += f" ({', '.join(difference.field for difference in self.differences)})"
+            text += f" ({', '.join(difference.field for difference in self.differences)})"
         if self.token_set_blindly:
-            told += "; Zammad does not show its signature_token, so that was set again"
-        return f"{told}."
+            text += "; Zammad does not show its signature_token, so that was set again"
+        return f"{text}."
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Hold that Zammad can send webhooks there without showing them to a network.
+    """Check that Zammad can send webhooks to an endpoint without exposing them to a network.
 
-    :raises EndpointRefused:
+    :raises InstallationRefused:
     """
     try:
         parts = urlsplit(endpoint)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise EndpointRefused("The endpoint is not a URL.") from error
+        raise InstallationRefused("The endpoint is not a URL.") from error
     if parts.scheme not in {"http", "https"} or not host or len(endpoint) > MAX_ENDPOINT:
-        raise EndpointRefused("The endpoint is not an https:// URL.")
+        raise InstallationRefused("The endpoint is not an https:// URL.")
     if parts.username is not None:
-        raise EndpointRefused("The endpoint holds credentials, which would be shown: leave them out.")
+        raise InstallationRefused("The endpoint holds credentials, which would be shown: leave them out.")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise EndpointRefused(
+        raise InstallationRefused(
             "The endpoint must be an https:// URL: the data of users would travel in clear."
         )
 
@@ -160,30 +126,32 @@ def check_endpoint(endpoint: str) -> None:
 def install(
     *, client: ZammadClient, name: str, endpoint: str, signature_token: str, dry_run: bool = False
 ) -> Iterator[Step]:
-    """Create or update the webhook and its triggers, and tell of each when it is done.
+    """Create or update the webhook and its triggers, and yield each result.
 
-    Safe to repeat: a webhook is known by its name, a trigger by its name in any case.
+    Safe to repeat: a webhook is found by its name, a trigger by its name in any case.
 
     :raises InstallationRefused:
     :raises ZammadError:
     """
     check_endpoint(endpoint)
     if not signature_token or len(signature_token) > MAX_SIGNATURE_TOKEN:
-        raise SignatureTokenRefused
+        raise InstallationRefused(
+            f"ZAMMAD_WEBHOOK_SECRETS must begin with a secret of 1 to {MAX_SIGNATURE_TOKEN} characters."
+        )
     webhooks, triggers = _installed(client)
     webhook = _webhook(webhooks, name)
+    wanted = _wanted_webhook(name=name, endpoint=endpoint, signature_token=signature_token)
     try:
-        webhook_id, step = _put(
-            client,
-            "webhook",
-            webhook,
-            _wanted_webhook(name=name, endpoint=endpoint, signature_token=signature_token),
-            dry_run=dry_run,
-        )
+        webhook_id, step = _put(client, "webhook", webhook, wanted, dry_run=dry_run)
     except ZammadRefused as refusal:
-        if refusal.status == 422 and "resolve" in refusal.reason:
-            raise EndpointUnresolved(endpoint, refusal) from refusal
-        raise
+        if refusal.status != 422 or "resolve" not in refusal.reason:
+            raise
+        raise InstallationRefused(
+            f"{str(refusal).removesuffix('.')}. Zammad, from its own machine, found no address for "
+            f"{urlsplit(endpoint).hostname} that it would send to. Add the name to the DNS that Zammad uses, "
+            "or name another host by PUBLIC_URL or --endpoint, and run this again. If the name is lost "
+            "later, newer versions drop deliveries without a retry."
+        ) from refusal
     yield step
     for event, suffix in TRIGGERS.items():
         wanted = _wanted_trigger(name=f"{name}: {suffix}", event=event, webhook_id=webhook_id)
@@ -197,7 +165,7 @@ def _wanted_webhook(*, name: str, endpoint: str, signature_token: str) -> dict[s
         "signature_token": signature_token,
         "ssl_verify": True,
         "active": True,
-        # Zammad's own payload, by POST, is what we read.
+        # We read Zammad's own payload, sent by POST.
         "customized_payload": False,
         "pre_defined_webhook_type": "",
         "http_method": "post",
@@ -210,7 +178,7 @@ def _wanted_trigger(*, name: str, event: str, webhook_id: int | None) -> dict[st
         "name": name,
         "active": True,
         "activator": "action",
-        # "selective" would fire on an update only with a new article: our condition names no attribute.
+        # "selective" fires on an update only with a new article, as our condition names no attribute.
         "execution_condition_mode": "always",
         "disable_notification": True,
         "condition": {"ticket.action": {"operator": "is", "value": event}},
@@ -220,7 +188,7 @@ def _wanted_trigger(*, name: str, event: str, webhook_id: int | None) -> dict[st
 
 
 def uninstall(*, client: ZammadClient, name: str, dry_run: bool = False) -> Iterator[Step]:
-    """Remove the triggers and then the webhook, which Zammad keeps while a trigger sends it.
+    """Remove the triggers, then the webhook: Zammad keeps a webhook that a trigger sends.
 
     :raises InstallationRefused:
     :raises ZammadError:
@@ -234,10 +202,10 @@ def uninstall(*, client: ZammadClient, name: str, dry_run: bool = False) -> Iter
 
 
 def concern_about_minting(client: ZammadClient) -> str:
-    """Say what is wrong with the account that mints invite tokens, or nothing.
+    """Return a warning about the account that mints invite tokens, or an empty string.
 
-    A token without any permission still authenticates as its owner, and whoever holds admin.user
-    may act as anybody by a From header:
+    A token without any permission still authenticates as its owner, and an owner with admin.user may
+    act as any user by a From header:
     https://github.com/zammad/zammad/blob/stable/app/controllers/application_controller/authenticates.rb
 
     :raises ZammadError:
@@ -252,12 +220,8 @@ def concern_about_minting(client: ZammadClient) -> str:
 
 
 def _installed(client: ZammadClient) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """List the webhooks, and the triggers by their names in lower case.
-
-    :raises RightsMissing:
-    :raises ZammadError:
-    """
-    client.me()  # any token may ask this: what is refused from here on is a matter of rights
+    """Fetch the webhooks, and the triggers by their names in lower case."""
+    client.me()  # every token may do this: a later refusal is about rights
     lists: dict[Kind, list[dict[str, Any]]] = {}
     missing = []
     kinds: tuple[Kind, Kind] = ("webhook", "trigger")
@@ -269,14 +233,17 @@ def _installed(client: ZammadClient) -> tuple[list[dict[str, Any]], dict[str, di
                 raise
             missing.append(f"admin.{kind}")
     if missing:
-        raise RightsMissing(missing)
+        raise InstallationRefused(f"The token or its owner lacks {' and '.join(missing)} in Zammad.")
     return lists["webhook"], {str(trigger.get("name")).lower(): trigger for trigger in lists["trigger"]}
 
 
 def _webhook(webhooks: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
     named = [webhook for webhook in webhooks if webhook.get("name") == name]
     if len(named) > 1:
-        raise NameTaken(name)
+        # Names of webhooks are not unique in Zammad: changing one of them would be a guess.
+        raise InstallationRefused(
+            f'Zammad has several webhooks named "{name}": rename those that are not ours.'
+        )
     return named[0] if named else None
 
 
@@ -288,7 +255,7 @@ def _put(
     *,
     dry_run: bool,
 ) -> tuple[int | None, Step]:
-    """Create what is not found, or update it where it differs; a dry run has no id for what it lacks."""
+    """Create what was not found, or update its differences; a dry run has no id for a new one."""
     name = str(wanted["name"])
     if found is None:
         created = None if dry_run else client.create_object(kind, wanted)
@@ -296,7 +263,7 @@ def _put(
     differences = [
         Difference(kind=kind, field=field, found=found[field], wanted=value)
         for field, value in wanted.items()
-        # A field that is not shown is one that this version of Zammad does not have, or a secret.
+        # A missing field is a secret, or unknown to this version of Zammad.
         if field in found and not _is_same(found[field], value)
     ]
     blindly = "signature_token" in wanted and _is_hidden(found)
@@ -323,7 +290,7 @@ def _remove(
 
 
 def _is_same(found: object, wanted: object) -> bool:
-    """Compare a field as Zammad understands it: null is no text, and an id may be text."""
+    """Compare two values as Zammad does: null equals an empty text, and an id may be text."""
     match wanted:
         case "" | False:
             return not found
@@ -335,22 +302,22 @@ def _is_same(found: object, wanted: object) -> bool:
             )
         case bool():
             return found is wanted
-        case int():  # admin's pages of Zammad send ids as text
+        case int():  # Zammad's admin pages send ids as text
             return str(found) == str(wanted)
         case _:
             return found == wanted
 
 
 def _is_hidden(webhook: dict[str, Any]) -> bool:
-    """Tell whether Zammad keeps its signature token to itself; null or "" tells that it has none."""
+    """Return whether Zammad hides the signature token; null or "" means that there is none."""
     if "signature_token" not in webhook:
         return True
     shown = webhook["signature_token"]
     return isinstance(shown, str) and shown != "" and set(shown) == {"*"}
 
 
-def _shown(value: object) -> str:
-    """Write a value as one printable line, without credentials of a URL."""
+def _format(value: object) -> str:
+    """Return a value as one printable line, without the credentials of a URL."""
     if isinstance(value, str):
         value = re.sub(r"//[^/@]*@", "//***@", value)
     line = json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What is common to the commands about our webhook and its triggers."""
+"""The base of the commands about our webhook and its triggers."""
 
 import os
 from collections.abc import Iterator
@@ -13,21 +13,18 @@ from zammad.installation import DEFAULT_NAME, Step, install
 
 
 class InstallationCommand(BaseCommand):
-    """A command about the webhook and triggers of a name, with a token that may see them."""
+    """A command about the webhook and triggers of one name."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--endpoint", help="Where Zammad reaches us. Default: our page below PUBLIC_URL.")
+        parser.add_argument("--endpoint", help="The URL for deliveries. Default: our own below PUBLIC_URL.")
         parser.add_argument(
             "--name",
             default=DEFAULT_NAME,
-            help="What it is called in Zammad. Several installations at one Zammad need different ones.",
+            help="The name in Zammad. Several installations with one Zammad need different names.",
         )
 
     def client(self, variable: str | None) -> ZammadClient:
-        """Return a client with the token of an environment variable, or else with ours.
-
-        :raises CommandError:
-        """
+        """Return a client with the token from an environment variable, or else from the settings."""
         if variable is None:
             return get_patient_client()
         if token := os.environ.get(variable, ""):
@@ -38,7 +35,6 @@ class InstallationCommand(BaseCommand):
         return options["endpoint"] or f"{settings.PUBLIC_URL}{reverse('zammad-webhook')}"
 
     def installing(self, client: ZammadClient, options: dict[str, Any], *, dry_run: bool) -> Iterator[Step]:
-        """Install, or tell what would be done, as the settings and options say."""
         return install(
             client=client,
             name=options["name"],

@@ -1,4 +1,4 @@
-"""Check what our token may do in Zammad, what its owner may do too much, and how webhooks are set up."""
+"""Check the rights of our token and its owner in Zammad, and the setup of the webhook."""
 
 from typing import Any, Final
 
@@ -12,15 +12,14 @@ from zammad.installation import InstallationRefused, Outcome, Step, concern_abou
 from zammad.management.installing import InstallationCommand
 from zammad.models import WebhookDelivery
 
-MEBIBYTE: Final = 1024 * 1024
-# Zammad cuts an article at 1,500,000 characters, which in JSON are about 9 MB at most.
-LONGEST_DELIVERY: Final = 10 * MEBIBYTE
+# Zammad cuts an article at 1,500,000 characters, which take at most about 9 MB in JSON.
+LONGEST_DELIVERY: Final = 10 * 1024 * 1024
 
 
 class Command(InstallationCommand):
     help = (
-        "Check that ZAMMAD_API_TOKEN mints invite tokens and lists users and, with --token-from-env, that "
-        "webhook and triggers are as install_zammad_webhook makes them. Asks only, and changes nothing."
+        "Check that ZAMMAD_API_TOKEN can mint invite tokens and list users and, with --token-from-env, that "
+        "the webhook and its triggers are as install_zammad_webhook makes them. Changes nothing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,8 +27,8 @@ class Command(InstallationCommand):
         parser.add_argument(
             "--token-from-env",
             metavar="NAME",
-            help="The environment variable that holds a token with admin.webhook and admin.trigger, with "
-            "which to look at webhook and triggers.",
+            help="Check the webhook and its triggers with the token in this environment variable. It needs "
+            "admin.webhook and admin.trigger.",
         )
         parser.add_argument("--strict", action="store_true", help="Exit 1 after a warning, too.")
 
@@ -38,7 +37,7 @@ class Command(InstallationCommand):
         try:
             self._check_token()
             self._check_longest_delivery()
-            self._tell_last_delivery()
+            self._report_last_delivery()
             if options["token_from_env"] is not None:
                 self._check_installation(options)
         except (InstallationRefused, ZammadError) as error:
@@ -47,7 +46,6 @@ class Command(InstallationCommand):
             raise CommandError(f"Warnings: {self._warnings}. Each is a failure with --strict.")
 
     def _check_token(self) -> None:
-        """:raises ZammadError:"""
         client = get_patient_client()
         try:
             client.me()
@@ -73,7 +71,7 @@ class Command(InstallationCommand):
                 f"than this are refused, and lost: set it to {LONGEST_DELIVERY} at least."
             )
 
-    def _tell_last_delivery(self) -> None:
+    def _report_last_delivery(self) -> None:
         try:
             last = WebhookDelivery.objects.last_received_at()
         except DatabaseFailure as error:
@@ -85,16 +83,12 @@ class Command(InstallationCommand):
             self.stdout.write(f"The last authentic delivery came {ago} ago, at {last:%Y-%m-%d %H:%M:%S} UTC.")
 
     def _check_installation(self, options: dict[str, Any]) -> None:
-        """Hold webhook and triggers against what would be installed.
-
-        :raises InstallationRefused:
-        :raises ZammadError:
-        """
+        """Compare the webhook and its triggers with what would be installed."""
         client = self.client(options["token_from_env"])
         for step in self.installing(client, options, dry_run=True):
-            self._judge(step)
+            self._report(step)
 
-    def _judge(self, step: Step) -> None:
+    def _report(self, step: Step) -> None:
         if step.outcome is Outcome.CREATED:
             self.warn(f"{step.title} is not there: run install_zammad_webhook.")
         elif not step.differences:

@@ -6,19 +6,14 @@ from django.core.management.base import CommandError, CommandParser
 from django.urls import reverse
 
 from zammad.client import ZammadError, get_patient_client
-from zammad.installation import (
-    InstallationRefused,
-    Outcome,
-    concern_about_minting,
-    uninstall,
-)
+from zammad.installation import InstallationRefused, Outcome, concern_about_minting, uninstall
 from zammad.management.installing import InstallationCommand
 
 
 class Command(InstallationCommand):
     help = (
-        "Create or repair the webhook and the triggers (ticket created, ticket updated) that tell us of "
-        "users; safe to repeat. Needs a token with admin.webhook and admin.trigger."
+        "Create or repair the webhook and the triggers (ticket created, ticket updated) that send us users; "
+        "safe to repeat. Needs a token with admin.webhook and admin.trigger."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -26,12 +21,10 @@ class Command(InstallationCommand):
         parser.add_argument(
             "--token-from-env",
             metavar="NAME",
-            help="The environment variable that holds the token to install with. Default: ZAMMAD_API_TOKEN.",
+            help="The environment variable with the token to install with. Default: ZAMMAD_API_TOKEN.",
         )
         parser.add_argument("--remove", action="store_true", help="Remove the triggers and the webhook.")
-        parser.add_argument(
-            "--dry-run", action="store_true", help="Tell what would be done, and change nothing."
-        )
+        parser.add_argument("--dry-run", action="store_true", help="Show the changes without making them.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         client = self.client(options["token_from_env"])
@@ -60,11 +53,11 @@ class Command(InstallationCommand):
         if not dry_run:
             self.stdout.write(self.style.SUCCESS(f"Zammad sends webhooks to {endpoint}"))
         if not endpoint.endswith(path):
-            self.warn(f"The endpoint does not end in {path}, where they are taken in.")
-        self._judge_minting()
+            self.warn(f"The endpoint does not end in {path}, where they are received.")
+        self._check_minting()
 
-    def _judge_minting(self) -> None:
-        """Warn of the account behind invites, which need not be the one that installs."""
+    def _check_minting(self) -> None:
+        """Warn about the account that mints invite tokens, which may differ from the one that installs."""
         try:
             if concern := concern_about_minting(get_patient_client()):
                 self.warn(concern)
