@@ -192,7 +192,7 @@ def test_a_stale_delivery_repairs_a_link_that_is_missing(carol: User) -> None:
 
     delivery = deliver_body(body, now=NOW)
 
-    assert (delivery.outcome, delivery.detail) == ("STALE", "as new a version is stored; linked")
+    assert (delivery.outcome, delivery.detail) == ("STALE", "an equally new version is stored; linked")
     assert links() == {57: (carol, "AUTOMATIC")}
 
 
@@ -207,7 +207,7 @@ def test_the_receipt_of_what_was_applied_does_not_tell_of_a_retry_that_linked(ca
     for _attempt in range(3):
         EmailAddress.objects.filter(user=carol).update(verified=True)
         answered = deliver_body(body, delivery_id=delivery_id, now=NOW)
-        assert (answered.outcome, answered.detail) == ("STALE", "as new a version is stored; linked")
+        assert (answered.outcome, answered.detail) == ("STALE", "an equally new version is stored; linked")
         EmailAddress.objects.filter(user=carol).update(verified=False)
         deliver_body(body, delivery_id=delivery_id, now=NOW)
 

@@ -514,8 +514,8 @@ def test_the_deliveries_lead_to_what_was_refused_and_back(staff: Client) -> None
     taken = staff.get(reverse(DELIVERIES), {"q": DELIVERY_ID})
     refused = staff.get(reverse(LIST))
 
-    assert f'<a href="{reverse(LIST)}?q={DELIVERY_ID}">Deliveries that were refused</a>' in taken.text
-    assert f'<a href="{reverse(DELIVERIES)}">Deliveries that were taken</a>' in refused.text
+    assert f'<a href="{reverse(LIST)}?q={DELIVERY_ID}">Refused deliveries</a>' in taken.text
+    assert f'<a href="{reverse(DELIVERIES)}">Accepted deliveries</a>' in refused.text
 
 
 def test_each_page_needs_its_own_right() -> None:
@@ -523,8 +523,8 @@ def test_each_page_needs_its_own_right() -> None:
 
     assert sees_taken.get(reverse(LIST)).status_code == 403
     assert sees_refused.get(reverse(DELIVERIES)).status_code == 403
-    assert "Deliveries that were refused" not in sees_taken.get(reverse(DELIVERIES)).text
-    assert "Deliveries that were taken" not in sees_refused.get(reverse(LIST)).text
+    assert "Refused deliveries" not in sees_taken.get(reverse(DELIVERIES)).text
+    assert "Accepted deliveries" not in sees_refused.get(reverse(LIST)).text
 
 
 def test_a_row_has_a_name_that_staff_can_read(row: RefusedDelivery) -> None:

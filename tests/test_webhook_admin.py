@@ -123,7 +123,7 @@ def test_the_pages_say_why_nothing_is_processed_again(staff: Client) -> None:
 
     for page in (reverse(LIST), reverse("admin:zammad_webhookdelivery_change", args=[delivery.pk])):
         text = text_of(staff.get(page))
-        assert "Nothing here needs to be processed again, and nothing can be: bodies are not kept" in text
+        assert "Nothing here needs or can be processed again: bodies are not stored" in text
         assert "import_zammad_users" in text
 
 

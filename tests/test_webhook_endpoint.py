@@ -65,7 +65,7 @@ def test_a_repeated_delivery_is_stale(client: Client) -> None:
 
     response = post(client)
 
-    assert (response.status_code, response.content) == (200, b"STALE: as new a version is stored\n")
+    assert (response.status_code, response.content) == (200, b"STALE: an equally new version is stored\n")
 
 
 def test_what_is_unusable_is_ignored_with_a_reason_and_not_sent_again(client: Client) -> None:
@@ -84,7 +84,7 @@ def test_only_post_is_answered(client: Client, method: str) -> None:
     assert response.status_code == 405
     assert response["Allow"] == "POST"
     assert response["Content-Type"] == "text/plain; charset=utf-8"
-    assert response.content == (b"" if method == "head" else b"only POST is taken here\n")
+    assert response.content == (b"" if method == "head" else b"only POST is accepted here\n")
     assert nothing_stored()
 
 

@@ -121,7 +121,7 @@ def test_a_version_that_is_not_newer_changes_nothing(minute: int) -> None:
 
     receipt = deliver(at(minute, firstname="Mallory"))
 
-    assert (receipt.outcome, receipt.detail) == ("STALE", "as new a version is stored")
+    assert (receipt.outcome, receipt.detail) == ("STALE", "an equally new version is stored")
     assert receipt.zammad_user == ZammadUser.objects.get()
     assert snapshot() == before
 
@@ -163,7 +163,7 @@ def test_a_newer_version_without_a_change_is_told_apart(minute: int) -> None:
 
     receipt = deliver(at(minute, firstname="Carol"))
 
-    assert (receipt.outcome, receipt.detail) == ("UNCHANGED", "nothing that is kept here has changed")
+    assert (receipt.outcome, receipt.detail) == ("UNCHANGED", "nothing stored here has changed")
     assert WebhookDelivery.objects.get(pk=receipt.pk).outcome == "UNCHANGED"
     # The guard continues from the newer version.
     assert deliver(at(11, phone="+49 30 1", firstname="Carol")).outcome == (

@@ -1,20 +1,18 @@
-"""What an e-mail address is, and how one is written in several ways."""
+"""Valid e-mail addresses, and the several ways to spell one."""
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-MAX_SPELLINGS = 3
-
-# Names for networks of one's own and for tests: mail servers there know them, and so do accounts here.
+# Domains for private networks and tests, where mail servers and accounts use them.
 for name in ("local", "test"):
     SPECIAL_USE_DOMAIN_NAMES.remove(name)
 
 
 def validated_address(address: str) -> str:
-    """Return an address in the form we compare, if it is one that we take, wherever it comes from.
+    """Return a valid address, normalized for comparison.
 
-    Quoted ones, such as "a b"@example.com, are refused: they may hold anything.
+    Quoted ones, such as "a b"@example.com, are refused: they may contain anything.
 
     :raises ValidationError:
     """
@@ -25,9 +23,9 @@ def validated_address(address: str) -> str:
 
 
 def spellings(address: str) -> set[str]:
-    """List the ways in which an account or Zammad may hold an address, in lower case.
+    """Return the spellings in which an account or Zammad may store an address, in lower case.
 
-    Some programs write an international domain in letters, others in IDNA's ASCII.
+    Some programs write an international domain in Unicode, others in the ASCII form of IDNA.
     """
     address = address.lower()
     if address.isascii() and "xn--" not in address:
@@ -40,5 +38,5 @@ def spellings(address: str) -> set[str]:
 
 
 def ascii_form(address: str) -> str:
-    """Return the spelling by which addresses are compared: they are equal if this is."""
+    """Return the spelling that decides whether addresses are equal."""
     return next((each for each in sorted(spellings(address)) if each.isascii()), address.lower())

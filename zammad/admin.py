@@ -1,4 +1,4 @@
-"""Webhook deliveries in the admin, to be read. Zammad users are shown with their plans, in plans/."""
+"""Webhook deliveries in the admin, read-only. The pages of Zammad users are in plans/."""
 
 import uuid
 from contextlib import suppress
@@ -19,24 +19,24 @@ from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery
 
 SHOWN_CHANGES = 50
 NOT_AGAIN = _(
-    "Nothing here needs to be processed again, and nothing can be: bodies are not kept, and only the newest "
-    "version of a user counts. The next delivery about a user brings it, and so does the command "
-    "import_zammad_users. What was ignored says why."
+    "Nothing here needs or can be processed again: bodies are not stored, and only the newest version of a "
+    "user counts. The next delivery about a user brings it, and so does the command import_zammad_users. "
+    "Ignored deliveries state the reason."
 )
 OF_REFUSED = _(
-    "What the webhook refused, counted by hour and reason; nothing else of it is kept. Zammad sends what was "
-    "refused up to four times more with the same ID, and each time counts. A delivery that Zammad gave up is "
-    "lost: the command import_zammad_users brings what it said about its customer."
+    "Deliveries that the webhook refused, counted by hour and reason; nothing else of them is stored. Zammad "
+    "retries a refused delivery up to four times with the same ID, and each attempt counts. A delivery that "
+    "Zammad gave up is lost: the command import_zammad_users brings the data of its customer."
 )
 
 
 def history_of_links(changes: QuerySet[LinkChange]) -> str:
-    """Tell the newest changes of links: when, from whom to whom, why, and by whom."""
+    """List the newest changes of links as lines of text."""
     rows = changes.select_related("from_user", "to_user", "actor").order_by("-at", "-pk")[:SHOWN_CHANGES]
-    return linebreaksbr("\n".join(map(_told, rows))) or "-"
+    return linebreaksbr("\n".join(map(_line, rows))) or "-"
 
 
-def _told(change: LinkChange) -> str:
+def _line(change: LinkChange) -> str:
     return gettext("%(at)s: from %(before)s to %(after)s. %(why)s%(by)s") % {
         "at": date_format(timezone.localtime(change.at), "DATETIME_FORMAT"),
         "before": change.from_user or gettext("nobody"),
@@ -47,7 +47,7 @@ def _told(change: LinkChange) -> str:
 
 
 class LogAdmin(ReadOnly, ShallowAdmin):
-    """Show a table that only the webhook writes, beside another one of deliveries."""
+    """Shows one of the two tables that only the webhook writes, with a link to the other."""
 
     list_per_page = 50
     change_list_template = "admin/zammad/log.html"
@@ -67,7 +67,7 @@ class LogAdmin(ReadOnly, ShallowAdmin):
         return super().changelist_view(request, {**(extra_context or {}), "other_log": self._link(request)})
 
     def _link(self, request: HttpRequest) -> str:
-        """Return the page of the other log, searched for the same, or nothing without the right to see it."""
+        """Return the URL of the other log with the same search, or nothing without the right to view it."""
         if not self.admin_site.get_model_admin(self.other).has_view_permission(request):
             return ""
         searched = request.GET.get(SEARCH_VAR)
@@ -87,7 +87,7 @@ class RefusedDeliveryAdmin(LogAdmin):
     search_help_text = _("A delivery ID, in full.")
     note = OF_REFUSED
     other = WebhookDelivery
-    other_title = _("Deliveries that were taken")
+    other_title = _("Accepted deliveries")
 
 
 @admin.register(WebhookDelivery)
@@ -113,7 +113,7 @@ class WebhookDeliveryAdmin(LogAdmin):
     search_help_text = _("A delivery ID or a Zammad ID, in full.")
     note = NOT_AGAIN
     other = RefusedDelivery
-    other_title = _("Deliveries that were refused")
+    other_title = _("Refused deliveries")
 
     why = column(
         _("why"), lambda row: "; ".join(gettext(part) for part in row.detail.split("; ") if part) or "-"
@@ -131,7 +131,7 @@ class WebhookDeliveryAdmin(LogAdmin):
         return self._shown(super().get_fields(request, obj), request)
 
     def _shown(self, names: Any, request: HttpRequest) -> list[str]:
-        """Name the columns: without the right to view Zammad users, you see their IDs only."""
+        """Return the names of the columns; without the right to view Zammad users, only their IDs."""
         if request.user.has_perm("zammad.view_zammaduser"):
             return list(names)
         return ["zammad_id" if name == "zammad_user" else name for name in names if name != "link_history"]

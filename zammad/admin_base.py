@@ -1,4 +1,4 @@
-"""What admin's pages have in common: tables that grow for ever, and are mostly there to be read."""
+"""The base of the admin pages, for tables that grow for ever and are mostly read-only."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COUNTED = 10_000
 
 def count_shallowly(rows: QuerySet[Any]) -> int:
     """Count rows, but no further than COUNTED."""
-    # In the order shown: what serves that for a page serves the count.
+    # Ordered as shown, so that the index for a page also serves the count.
     return rows.values("pk")[:COUNTED].count()
 
 
 class ShallowPaginator(Paginator):  # type: ignore[type-arg]  # generic only to type checkers
-    """Count no further than anybody turns pages."""
+    """Counts no further than people turn pages."""
 
     @cached_property
     def count(self) -> int:
@@ -37,7 +37,7 @@ class ShallowPaginator(Paginator):  # type: ignore[type-arg]  # generic only to 
 
 
 class ShallowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Show a table that grows for ever: nothing counts, sorts, joins or searches all of it."""
+    """Shows a table that grows for ever, without counting, sorting, joining or searching all of it."""
 
     ordering: ClassVar[tuple[str, ...]] = ("-pk",)
     paginator = ShallowPaginator
@@ -55,18 +55,18 @@ class ShallowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self.find(queryset, term) if term else queryset, False
 
     def find(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
-        """Narrow by index: Django's own search would look for a term in the middle of every text."""
+        """Filter by an index: Django's own search would look for the term inside every text."""
         return rows
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        # Django makes a new row of a change form whether `save_as` offers that or not.
+        # Django creates a row from a change form even if `save_as` does not offer that.
         if "_saveasnew" in request.POST and not self.save_as:
             raise PermissionDenied
         return super().changeform_view(request, *args, **kwargs)
 
 
 class ReadOnly:
-    """Let nobody write through Django's own forms, whatever their rights."""
+    """Forbids writing through Django's own forms, whatever the user's rights."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -75,7 +75,7 @@ class ReadOnly:
 
 
 def column(title: str | _StrPromise, value: Callable[[Any], str]) -> Callable[[Any, Any], str]:
-    """Return a method that displays something of a row."""
+    """Return an admin method that displays a value of a row."""
 
     @admin.display(description=title)
     def shown(_admin: Any, row: Any) -> str:
@@ -85,16 +85,16 @@ def column(title: str | _StrPromise, value: Callable[[Any], str]) -> Callable[[A
 
 
 def list_of(model: type[Model], **query: Any) -> str:
-    """Return the address of a model's list in admin."""
+    """Return the URL of a model's list in the admin."""
     address = reverse(admin_urlname(model._meta, "changelist"))  # type: ignore[arg-type]
     return f"{address}?{urlencode(query)}" if query else address
 
 
 def page_of(row: Model) -> str:
-    """Return the address of a row's page in admin."""
+    """Return the URL of a row's page in the admin."""
     return reverse(admin_urlname(row._meta, "change"), args=[quote(row.pk)])  # type: ignore[arg-type]
 
 
 def is_id(term: str) -> bool:
-    """Tell whether a search term can be an id; a longer number is none in any database."""
+    """Return whether a search term can be an id; a longer number exceeds every id column."""
     return term.isdecimal() and len(term) < 19

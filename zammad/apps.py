@@ -1,4 +1,4 @@
-"""Zammad as a Django application, and the doors through which people and addresses change."""
+"""The Zammad app, which connects signals of people and addresses to the receivers in doors.py."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ class ZammadConfig(AppConfig):
     verbose_name = "Zammad"
 
     def ready(self) -> None:
-        # People and their addresses belong to Django and allauth, whose pages, API and admin all
-        # save and delete them as models: one place, whatever the door.
+        # People and addresses belong to Django and allauth. Their pages, API and admin all save and
+        # delete models, so signals see every change.
         from zammad import doors
 
         addresses, people = "account.EmailAddress", settings.AUTH_USER_MODEL

@@ -1,4 +1,4 @@
-"""What settles links when people and their addresses change: receivers of the signals of their models."""
+"""Signal receivers that settle links when people or their addresses change."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from zammad.linking import release_person, settle_links
 
 
 def remember_address(*, instance: EmailAddress, raw: bool, **_: object) -> None:
-    """Remember what an address was: it may be what a link hangs on."""
+    """Remember the stored address: a link may depend on it."""
     stored = None if raw or not instance.pk else EmailAddress.objects.filter(pk=instance.pk).first()
     instance.verified_before = _verified(stored)
 
@@ -24,7 +24,7 @@ def address_saved(*, instance: EmailAddress, raw: bool, **_: object) -> None:
 
 
 def address_deleted(*, instance: EmailAddress, origin: Model | QuerySet[Any], **_: object) -> None:
-    # The addresses of a person who is deleted go with them: `person_left` settles that.
+    # `person_left` settles the addresses that are deleted with their person.
     deleted = origin.model if isinstance(origin, QuerySet) else type(origin)
     if instance.verified and deleted is EmailAddress:
         settle_links(people=[instance.user_id], addresses=[instance.email], now=timezone.now())
@@ -47,8 +47,7 @@ def person_leaves(*, instance: AbstractBaseUser, **_: object) -> None:
 
 
 def person_left(*, instance: AbstractBaseUser, **_: object) -> None:
-    freed: list[str] = instance.freed_addresses  # type: ignore[attr-defined]
-    settle_links(addresses=freed, now=timezone.now())
+    settle_links(addresses=instance.freed_addresses, now=timezone.now())  # type: ignore[attr-defined]
 
 
 def _verified(address: EmailAddress | None) -> set[tuple[int, str]]:

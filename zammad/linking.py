@@ -1,4 +1,4 @@
-"""Link Zammad users to people: the one rule, where it is applied, and what staff do by hand."""
+"""Link Zammad users to people: the rule, its application, and links made by hand."""
 
 import zlib
 from collections import defaultdict
@@ -28,24 +28,23 @@ T = TypeVar("T")
 
 # The first half of the keys of PostgreSQL's advisory locks; the second half stands for an address.
 LOCKS: Final = 0x5A4C
-# Each look around may find addresses that were not locked. People rarely have several.
-LOOKS: Final = 5
-# What the rule reads of a Zammad user.
+# Each attempt may find addresses that were not locked. People rarely have several.
+ATTEMPTS: Final = 5
+# The fields of a Zammad user that the rule reads.
 STATE: Final = attrgetter("user_id", "link_kind", "email", "active", "auto_link")
-# PostgreSQL's code for it, and after how many of them one more is a failure.
-DEADLOCK: Final = "40P01"
-DEADLOCKS: Final = 3
+DEADLOCK: Final = "40P01"  # PostgreSQL's code
+DEADLOCK_RETRIES: Final = 3
 
 
 class LinkNotPermitted(PermissionDenied):
     code = "PERMISSION_DENIED"
 
     def __init__(self) -> None:
-        super().__init__(_("Linking Zammad users needs the right to change them."))
+        super().__init__(_("You need the right to change Zammad users to link them."))
 
 
 class LinkRefused(ValidationError):
-    """A rule of linking by hand is broken."""
+    """A link by hand would break a rule."""
 
 
 class ZammadUserNotFound(LinkRefused):
@@ -67,7 +66,7 @@ class AlreadyLinked(LinkRefused):
 
 
 class Decision(NamedTuple):
-    """The person a Zammad user is to be linked to, if any, and the reason."""
+    """The person to link a Zammad user to, if any, and the reason."""
 
     user_id: int | None
     why: Why
@@ -76,13 +75,13 @@ class Decision(NamedTuple):
 def decide(zammad_users: Iterable[ZammadUser], holders: Mapping[str, Collection[int]]) -> dict[int, Decision]:
     """Decide on the link of each Zammad user that is not linked by hand, by primary key.
 
-    An automatic link belongs to the one active Zammad user whose address is among the verified
-    addresses of an active person. Of several, the one that is linked already keeps the link; else
-    there is none. An address that several people have verified links nobody. Neither does a Zammad
-    user whom staff unlinked.
+    An automatic link needs exactly one active Zammad user whose address an active person has
+    verified. Of several, one that is linked already keeps the link; otherwise none gets it. An
+    address that several people have verified links nobody, and a Zammad user whom staff unlinked
+    stays unlinked.
 
-    :param holders: the active people who have verified each address, by its ASCII form; without
-        the people who are linked by hand.
+    :param holders: for each address in ASCII form, the active people who have verified it, except
+        those linked by hand.
     """
     decisions: dict[int, Decision] = {}
     matches = defaultdict[int, list[ZammadUser]](list)
@@ -110,16 +109,16 @@ def decide(zammad_users: Iterable[ZammadUser], holders: Mapping[str, Collection[
     return decisions
 
 
-# --- Where it is applied ----------------------------------------------------------------------
+# --- Its application ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbourhood:
-    """All that decides on the links of some Zammad users, people and addresses."""
+    """Everything that the links of some Zammad users, people and addresses depend on."""
 
     zammad_users: list[ZammadUser]
     holders: Mapping[str, Collection[int]]
-    addresses: frozenset[str]  # in their ASCII form
+    addresses: frozenset[str]  # in ASCII form
 
     @classmethod
     def around(
@@ -129,27 +128,24 @@ class Neighbourhood:
         people: Collection[int] = (),
         addresses: Iterable[str] = (),
     ) -> "Neighbourhood":
-        """Read what surrounds Zammad users and people (primary keys) and addresses."""
-        found = list(ZammadUser.objects.filter(pk__in=zammad_users)) if zammad_users else []
-        people = {*people, *_linked(found)}
-        spelt = _spelt([*addresses, *(each.email for each in found)])
+        """Read the neighbourhood of Zammad users and people (primary keys) and addresses."""
+        neighbours = list(ZammadUser.objects.filter(pk__in=zammad_users)) if zammad_users else []
+        people = {*people, *_linked(neighbours)}
+        spelt = _spell([*addresses, *(each.email for each in neighbours)])
         claims: list[Claim] = []
         while people or spelt:
             claims = _claims(people=people, spelt=spelt)
             people |= {claim.user_id for claim in claims}
             verified = {claim.email for claim in claims}
-            # One person alone can verify an address as it is spelt, several its other spellings.
-            unread = _spelt(verified) - verified - spelt
+            # Only one person can verify a spelling, but others can verify other spellings.
+            unread = _spell(verified) - verified - spelt
             spelt |= verified | unread
             if not people:
                 break
-            found = list(
-                ZammadUser.objects.filter(
-                    Q(pk__in=zammad_users) | Q(email__in=spelt) | Q(user__in=people)
-                ).order_by("zammad_id")
-            )
-            others = _linked(found) - people
-            unread |= _spelt(each.email for each in found) - spelt
+            near = Q(pk__in=zammad_users) | Q(email__in=spelt) | Q(user__in=people)
+            neighbours = list(ZammadUser.objects.filter(near).order_by("zammad_id"))
+            others = _linked(neighbours) - people
+            unread |= _spell(each.email for each in neighbours) - spelt
             if not unread and not others:
                 break
             people |= others
@@ -158,18 +154,18 @@ class Neighbourhood:
         for claim in claims:
             if claim.counts:
                 holders[ascii_form(claim.email)].add(claim.user_id)
-        return cls(zammad_users=found, holders=holders, addresses=frozenset(map(ascii_form, spelt)))
+        return cls(zammad_users=neighbours, holders=holders, addresses=frozenset(map(ascii_form, spelt)))
 
 
-def again_after_deadlock(settle: Callable[P, T]) -> Callable[P, T]:
-    """Settle, and once more if PostgreSQL chose this transaction to end a deadlock.
+def retry_after_deadlock(settle: Callable[P, T]) -> Callable[P, T]:
+    """Retry if PostgreSQL chose this transaction to end a deadlock.
 
-    One transaction may settle several changes, as admin's actions do, and so lock in any order.
+    One transaction may settle several changes, as admin actions do, and so lock in any order.
     """
 
     @wraps(settle)
-    def settle_again(*args: P.args, **kwargs: P.kwargs) -> T:
-        for _attempt in range(DEADLOCKS):
+    def settle_with_retries(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _attempt in range(DEADLOCK_RETRIES):
             try:
                 return settle(*args, **kwargs)
             except OperationalError as error:
@@ -177,10 +173,10 @@ def again_after_deadlock(settle: Callable[P, T]) -> Callable[P, T]:
                     raise
         return settle(*args, **kwargs)
 
-    return settle_again
+    return settle_with_retries
 
 
-@again_after_deadlock
+@retry_after_deadlock
 def settle_links(
     *,
     zammad_users: Collection[ZammadUser] = (),
@@ -189,35 +185,27 @@ def settle_links(
     delivery: WebhookDelivery | None = None,
     now: datetime,
 ) -> list[LinkChange]:
-    """Make, move and end links after something about Zammad users, people or addresses has changed.
+    """Create, move and end links after a change of Zammad users, people or addresses.
 
     Call it once the change is visible to this connection: after its commit, or in its transaction
-    before any of the rows of Zammad users is locked. An address is locked while links that depend
-    on it are settled, so of two changes at once the later one sees both.
+    before any row of a Zammad user is locked. Addresses are locked while links that depend on them
+    are settled, so of two concurrent changes the later one sees both.
 
     :param people: primary keys.
-    :param delivery: the receipt of what brought the change.
+    :param delivery: the receipt of the delivery that brought the change.
     """
-    pks = [each.pk for each in zammad_users]
-    addresses = [*addresses, *(each.email for each in zammad_users)]
-    locked = frozenset(map(ascii_form, addresses)) - {""}
-    for _look in range(LOOKS):
-        with transaction.atomic():
-            _lock(locked)
-            around = Neighbourhood.around(zammad_users=pks, people=people, addresses=addresses)
-            if around.addresses <= locked:
-                changes = _apply(around, delivery=delivery, now=now)
-                if changes is not None:
-                    return changes
-            # Locks are taken in one order: give back what is held before more is asked for.
-            transaction.set_rollback(True)
-        locked |= around.addresses
-    return []  # others have changed this at every look, and each of them settles what they changed
+    changes = _with_locks(
+        lambda around: _apply(around, delivery=delivery, now=now),
+        zammad_users=[each.pk for each in zammad_users],
+        people=people,
+        addresses=[*addresses, *(each.email for each in zammad_users)],
+    )
+    return changes or []  # after None, each of the concurrent changes settles its own links
 
 
 def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) -> None:
     """Settle the link of a person if a Zammad user with one of their addresses is not linked to them."""
-    others = ZammadUser.objects.filter(email__in=_spelt(addresses)).exclude(user=user_id)
+    others = ZammadUser.objects.filter(email__in=_spell(addresses)).exclude(user=user_id)
     if others.exists():
         settle_links(people=[user_id], addresses=addresses, now=now)
 
@@ -226,11 +214,11 @@ def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) ->
 def release_person(*, user_id: int, now: datetime) -> list[str]:
     """End the link of a person who is about to be deleted, and return the addresses that this frees.
 
-    Settle those once the person is gone, and all who are deleted with them: none of them
-    may be linked meanwhile.
+    Settle the addresses after the deletion of this person and all who are deleted with them, lest
+    one of them is linked again.
     """
-    addresses = _hold(people=[user_id])
-    # Nor may staff link them: a person without addresses is locked by their row alone.
+    addresses = _lock_around(people=[user_id])
+    # Keep staff from linking them, too: a person without addresses is locked by their row alone.
     list(get_user_model()._default_manager.select_for_update().filter(pk=user_id))
     linked = list(ZammadUser.objects.select_for_update().filter(user=user_id))
     _write({each: Decision(None, Why.PERSON_DELETED) for each in linked}, now=now)
@@ -238,7 +226,7 @@ def release_person(*, user_id: int, now: datetime) -> list[str]:
 
 
 def explain(zammad_user: ZammadUser) -> Why:
-    """Tell staff why a Zammad user is linked as they are, by the rule and the present state."""
+    """Return the reason for the present link of a Zammad user, or for its absence."""
     if zammad_user.link_kind == ZammadUser.LinkKind.HAND:
         return Why.BY_HAND
     around = Neighbourhood.around(zammad_users=[zammad_user.pk])
@@ -246,7 +234,7 @@ def explain(zammad_user: ZammadUser) -> Why:
 
 
 class Claim(NamedTuple):
-    """An address that a person has verified, and whether that counts for the rule."""
+    """An address that a person has verified."""
 
     user_id: int
     email: str
@@ -255,13 +243,14 @@ class Claim(NamedTuple):
 
     @property
     def counts(self) -> bool:
+        """Whether the rule considers it."""
         return self.is_active and self.link_kind != ZammadUser.LinkKind.HAND
 
 
 def _claims(*, people: Collection[int], spelt: Collection[str]) -> list[Claim]:
-    """List the verified addresses of people, and of everybody who has verified one of these addresses."""
+    """Fetch all verified addresses of these people and of those who have verified these addresses."""
     verified = EmailAddress.objects.filter(verified=True).order_by()
-    # Two statements: with OR, PostgreSQL would read every address there is.
+    # Two statements: with OR, PostgreSQL would read every address.
     people = {*people, *verified.filter(email__in=spelt).values_list("user_id", flat=True)}
     if not people:
         return []
@@ -272,7 +261,7 @@ def _claims(*, people: Collection[int], spelt: Collection[str]) -> list[Claim]:
 def _apply(
     around: Neighbourhood, *, delivery: WebhookDelivery | None, now: datetime
 ) -> list[LinkChange] | None:
-    """Write what the rule decides; None if a row was changed after it was read."""
+    """Write the decisions of the rule; return None if a row was changed after it was read."""
     decisions = decide(around.zammad_users, around.holders)
     moves = {
         each: decisions[each.pk]
@@ -296,7 +285,7 @@ def _write(
     delivery: WebhookDelivery | None = None,
     now: datetime,
 ) -> list[LinkChange]:
-    """Write links and their history; a person leaves one before they get another."""
+    """Write links and their history; old links end before new ones begin."""
     ended = [each.pk for each in moves if each.user_id is not None]
     if ended:
         ZammadUser.objects.filter(pk__in=ended).update(user=None, link_kind="")
@@ -317,21 +306,39 @@ def _write(
     )
 
 
-@transaction_required
-def _hold(*, zammad_users: Collection[int] = (), people: Collection[int] = ()) -> list[str]:
-    """Lock all that surrounds Zammad users and people (primary keys), and return their addresses.
+def _with_locks(
+    work: Callable[[Neighbourhood], T | None],
+    *,
+    zammad_users: Collection[int] = (),
+    people: Collection[int] = (),
+    addresses: Collection[str] = (),
+) -> T | None:
+    """Lock the addresses of a neighbourhood, and return the result of working on it.
 
-    What is settled later in the transaction then waits for no lock, and nobody for two in turn.
+    Return None if concurrent changes thwarted every attempt.
     """
-    locked = frozenset[str]()
-    for _look in range(LOOKS):
+    locked = frozenset(map(ascii_form, addresses)) - {""}
+    for _attempt in range(ATTEMPTS):
         with transaction.atomic():
             _lock(locked)
-            around = Neighbourhood.around(zammad_users=zammad_users, people=people)
+            around = Neighbourhood.around(zammad_users=zammad_users, people=people, addresses=addresses)
             if around.addresses <= locked:
-                break
+                result = work(around)
+                if result is not None:
+                    return result
+            # Locks are taken in one order: release them before taking more.
             transaction.set_rollback(True)
         locked |= around.addresses
+    return None
+
+
+@transaction_required
+def _lock_around(*, zammad_users: Collection[int] = (), people: Collection[int] = ()) -> list[str]:
+    """Lock the neighbourhood of Zammad users and people (primary keys), and return their addresses.
+
+    Settling later in the transaction then waits for no lock, and nobody waits for two in turn.
+    """
+    _with_locks(lambda around: around, zammad_users=zammad_users, people=people)
     verified = EmailAddress.objects.filter(user__in=people, verified=True).values_list("email", flat=True)
     linked = Q(pk__in=zammad_users) | Q(user__in=people)
     return [*verified, *ZammadUser.objects.filter(linked).values_list("email", flat=True)]
@@ -339,7 +346,7 @@ def _hold(*, zammad_users: Collection[int] = (), people: Collection[int] = ()) -
 
 @transaction_required
 def _lock(addresses: Iterable[str]) -> None:
-    """Lock addresses until the transaction ends. SQLite has one writer at a time by itself."""
+    """Lock addresses until the transaction ends. SQLite has only one writer at a time anyway."""
     keys = sorted({zlib.crc32(address.encode()) - 2**31 for address in addresses if address})
     if keys and connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -349,11 +356,10 @@ def _lock(addresses: Iterable[str]) -> None:
 
 
 def _linked(zammad_users: Iterable[ZammadUser]) -> set[int]:
-    """Return the people that Zammad users are linked to."""
     return {each.user_id for each in zammad_users if each.user_id is not None}
 
 
-def _spelt(addresses: Iterable[str]) -> set[str]:
+def _spell(addresses: Iterable[str]) -> set[str]:
     return set[str]().union(*map(spellings, addresses)) - {""}
 
 
@@ -361,7 +367,7 @@ def _spelt(addresses: Iterable[str]) -> set[str]:
 
 
 def link_by_hand(*, actor: Actor, zammad_user_id: int, user_id: int, now: datetime) -> ZammadUser:
-    """Link a Zammad user to a person of staff's choice; both ids are primary keys.
+    """Link a Zammad user to a person chosen by staff; both ids are primary keys.
 
     :raises LinkNotPermitted:
     :raises ZammadUserNotFound:
@@ -370,35 +376,31 @@ def link_by_hand(*, actor: Actor, zammad_user_id: int, user_id: int, now: dateti
     """
     _check_may_link(actor)
     with transaction.atomic(durable=True):
-        zammad_user = _found(zammad_user_id, people=[user_id])
-        # Only AbstractBaseUser is promised of a project's own user model.
+        zammad_user = _lock_zammad_user(zammad_user_id, people=[user_id])
+        # A project's own user model only has to be an AbstractBaseUser.
         people = get_user_model()._default_manager.select_for_update(no_key=True)
         person = people.filter(pk=user_id).first()
         if person is None or not person.is_active:
             raise PersonNotFound
         if zammad_user.user_id is not None or ZammadUser.objects.filter(user=person.pk).exists():
             raise AlreadyLinked
-        _write(
-            {zammad_user: Decision(person.pk, Why.BY_HAND)},
-            kind=ZammadUser.LinkKind.HAND,
-            actor=actor,
-            now=now,
-        )
-        # Neither takes part any more, which may decide on their neighbours.
+        by_hand = {zammad_user: Decision(person.pk, Why.BY_HAND)}
+        _write(by_hand, kind=ZammadUser.LinkKind.HAND, actor=actor, now=now)
+        # The rule considers neither of them any more, which may change the links of others.
         settle_links(zammad_users=[zammad_user], people=[person.pk], now=now)
         zammad_user.refresh_from_db()
         return zammad_user
 
 
 def unlink(*, actor: Actor, zammad_user_id: int, now: datetime) -> ZammadUser:
-    """Remove a link for good: an equal address will not bring it back by itself.
+    """Remove a link for good: an equal address does not restore it.
 
     :raises LinkNotPermitted:
     :raises ZammadUserNotFound:
     """
     _check_may_link(actor)
     with transaction.atomic(durable=True):
-        zammad_user = _found(zammad_user_id)
+        zammad_user = _lock_zammad_user(zammad_user_id)
         people = [zammad_user.user_id] if zammad_user.user_id is not None else []
         ZammadUser.objects.filter(pk=zammad_user.pk).update(auto_link=False)
         if people:
@@ -413,12 +415,12 @@ def _check_may_link(actor: Actor) -> None:
         raise LinkNotPermitted
 
 
-def _found(zammad_user_id: int, *, people: Collection[int] = ()) -> ZammadUser:
-    """Lock the addresses around a Zammad user, then the row.
+def _lock_zammad_user(zammad_user_id: int, *, people: Collection[int] = ()) -> ZammadUser:
+    """Lock the neighbourhood of a Zammad user and people, then the user's row.
 
     :raises ZammadUserNotFound:
     """
-    _hold(zammad_users=[zammad_user_id], people=people)
+    _lock_around(zammad_users=[zammad_user_id], people=people)
     zammad_user = ZammadUser.objects.select_for_update().filter(pk=zammad_user_id).first()
     if zammad_user is None:
         raise ZammadUserNotFound

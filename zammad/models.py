@@ -1,4 +1,4 @@
-"""What Zammad has told us: its users, and the deliveries that brought them."""
+"""The data from Zammad: its users and their links, and the receipts of its deliveries."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -16,27 +16,22 @@ from zammad.webhooks import MAX_ZAMMAD_ID, MIN_ZAMMAD_ID, TEXT_LENGTHS, UserData
 
 M = TypeVar("M", bound=models.Model)
 
-
-# What a newer version replaces: neither the link nor what staff decided.
+# A newer version replaces Zammad's data, but neither the link nor decisions of staff.
 IF_NEWER: dict[str, Any] = {
     "conflict": ["zammad_id"],
     "update": dict.fromkeys([*UserData._fields, "synced_at"], "{new}"),
     "where": "WHERE excluded.updated_at > {table}.updated_at",
 }
 
-# A receipt tells of the newest attempt, except that what was applied once stays APPLIED.
+# A receipt describes the newest attempt, but once APPLIED it stays so.
 NEWEST = "CASE WHEN {table}.outcome = 'APPLIED' AND excluded.outcome <> 'APPLIED' THEN {old} ELSE {new} END"
-TOLD = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
+DESCRIPTION = ["trigger", "body_digest", "outcome", "detail", "zammad_user"]
 COUNTING: dict[str, Any] = {
     "conflict": ["delivery_id"],
-    "update": {
-        "attempts": "{old} + 1",
-        "last_received_at": "{new}",
-        **dict.fromkeys(TOLD, NEWEST),
-    },
+    "update": {"attempts": "{old} + 1", "last_received_at": "{new}", **dict.fromkeys(DESCRIPTION, NEWEST)},
 }
 
-# Several processes add to one row, and not always in the order in which they refused.
+# Several processes add to one row, not always in the order of their refusals.
 ADDING: dict[str, Any] = {
     "conflict": ["hour", "reason"],
     "update": {
@@ -59,10 +54,10 @@ class UpsertQuerySet(models.QuerySet[M]):
         update: Mapping[str, str],
         where: str = "",
     ) -> list[M]:
-        """Insert rows or update those they meet, in one statement, and return the rows written.
+        """Insert rows or update existing ones in one statement, and return the rows written.
 
-        Django's own upsert takes no condition and no expression. In the SQL given, `{old}` and
-        `{new}` are the column's values and `{table}` is the row met.
+        Django's own upsert takes no condition and no expression. In the given SQL, `{old}` and
+        `{new}` are the column's values and `{table}` is the existing row.
         """
         self._for_write = True
         connection = connections[self.db]
@@ -79,7 +74,7 @@ class UpsertQuerySet(models.QuerySet[M]):
         parameters = [
             fields[name].get_db_prep_save(value, connection) for row in rows for name, value in row.items()
         ]
-        # Names come from the models, values go as parameters.
+        # Names come from the models, values are parameters.
         sql = (
             f"INSERT INTO {table} ({', '.join(columns[name] for name in rows[0])}) "  # noqa: S608
             f"VALUES {', '.join([places] * len(rows))} "
@@ -92,9 +87,9 @@ class UpsertQuerySet(models.QuerySet[M]):
 
 class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
     def upsert(self, users: Sequence[UserData], *, now: datetime.datetime) -> "list[ZammadUser]":
-        """Store users unless a version as new is stored already, and return the rows written.
+        """Upsert users unless an equally new version is stored, and return the rows written.
 
-        Each id stands among them once: PostgreSQL writes no row twice in one statement.
+        Each id must occur once: PostgreSQL writes no row twice in one statement.
         """
         if not users:
             return []
@@ -103,7 +98,7 @@ class ZammadUserQuerySet(UpsertQuerySet["ZammadUser"]):
 
 
 class ZammadUser(models.Model):
-    """A user of Zammad, as its newest payload described them, and the person that is here."""
+    """A user of Zammad, as the newest payload describes them, and the linked person."""
 
     class LinkKind(models.TextChoices):
         HAND = "HAND", _("By hand")
@@ -125,7 +120,7 @@ class ZammadUser(models.Model):
     vip = models.BooleanField(_("VIP"), default=False)
     updated_at = models.DateTimeField(_("updated at"), help_text=_("When Zammad last changed this user."))
     synced_at = models.DateTimeField(
-        _("synced at"), default=timezone.now, help_text=_("When we last took a newer version.")
+        _("synced at"), default=timezone.now, help_text=_("When we last stored a newer version.")
     )
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
@@ -143,12 +138,12 @@ class ZammadUser(models.Model):
         blank=True,
         default="",
         db_default="",
-        help_text=_("By hand: staff made it, and only staff move it. Automatic: it follows the address."),
+        help_text=_("By hand: only staff create and change it. Automatic: it follows the address."),
     )
     auto_link = models.BooleanField(
         _("auto link"),
         default=True,
-        help_text=_("Whether an equal address links this user by itself. Off once staff unlinked them."),
+        help_text=_("Whether an equal address links this user automatically. Off once staff unlinked them."),
     )
 
     objects = ZammadUserQuerySet.as_manager()
@@ -174,7 +169,7 @@ class ZammadUser(models.Model):
 
     @property
     def page(self) -> str:
-        """The address of this user's page in Zammad."""
+        """The URL of this user in Zammad."""
         return f"{settings.ZAMMAD_URL}/#user/profile/{self.zammad_id}"
 
 
@@ -183,12 +178,11 @@ class WebhookDeliveryQuerySet(UpsertQuerySet["WebhookDelivery"]):
         return self.filter(received_at__lte=moment)
 
     def last_received_at(self) -> datetime.datetime | None:
-        """Return when the last authentic delivery came, if any did."""
-        newest = self.order_by("-last_received_at").values_list("last_received_at", flat=True)
-        return newest.first()
+        """Return when the latest authentic delivery arrived, if any."""
+        return self.order_by("-last_received_at").values_list("last_received_at", flat=True).first()
 
     def record(self, delivery: "WebhookDelivery") -> "WebhookDelivery":
-        """Write a receipt, or count one more attempt of a delivery that has one."""
+        """Write a receipt, or count another attempt of the same delivery."""
         fields = [field for field in delivery._meta.concrete_fields if not field.primary_key]
         row = {field.name: getattr(delivery, field.attname) for field in fields}
         return self._upsert([row], **COUNTING)[0]
@@ -202,11 +196,11 @@ class DeliveryOutcome(models.TextChoices):
 
 
 class WebhookDelivery(models.Model):
-    """The receipt of one authentic delivery. The body itself is never kept."""
+    """The receipt of an authentic delivery. The body itself is not stored."""
 
     Outcome = DeliveryOutcome
 
-    # Null when the header was missing or odd: each such delivery is a receipt of its own.
+    # Null if the header was missing or malformed: then each attempt gets its own receipt.
     delivery_id = models.UUIDField(_("delivery ID"), null=True, blank=True, unique=True)
     trigger = models.CharField(_("trigger"), max_length=250, blank=True)
     body_digest = models.CharField(
@@ -243,14 +237,13 @@ class WebhookDelivery(models.Model):
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
-                name="delivery_outcome_known",
-                condition=models.Q(outcome__in=DeliveryOutcome.values),
+                name="delivery_outcome_known", condition=models.Q(outcome__in=DeliveryOutcome.values)
             ),
         ]
 
     def __str__(self) -> str:
-        named = self.delivery_id or gettext("without delivery ID")
-        return f"{self.outcome} {named}"
+        name = self.delivery_id or gettext("without delivery ID")
+        return f"{self.outcome} {name}"
 
 
 class RefusedDeliveryQuerySet(UpsertQuerySet["RefusedDelivery"]):
@@ -258,10 +251,8 @@ class RefusedDeliveryQuerySet(UpsertQuerySet["RefusedDelivery"]):
         return self.filter(last_at__lte=moment)
 
     def add(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Add to what is counted, in one statement; each hour and reason stands among the rows once.
-
-        In one order, so that two processes never wait for each other.
-        """
+        """Add to the counts in one statement; each pair of hour and reason must occur once."""
+        # Sorted, so that two processes never wait for each other.
         self._upsert(sorted(rows, key=lambda row: (row["hour"], row["reason"])), **ADDING)
 
 
@@ -280,20 +271,20 @@ class RefusalReason(models.TextChoices):
 
 
 class RefusedDelivery(models.Model):
-    """What the webhook refused for one reason in one hour. Of the deliveries nothing else is kept."""
+    """The count of refusals for one reason in one hour. Nothing else of them is stored."""
 
     Reason = RefusalReason
 
     hour = models.DateTimeField(_("hour"), help_text=_("When the hour began."))
     reason = models.CharField(_("reason"), max_length=20, choices=Reason)
-    # Wide enough that no storm ends in an error.
+    # Too wide to overflow in any storm.
     count = models.PositiveBigIntegerField(_("count"))
     last_at = models.DateTimeField(_("last at"))
     last_delivery_id = models.UUIDField(
         _("last delivery ID"),
         null=True,
         blank=True,
-        help_text=_("The last ID that came, if Zammad would write it so. Anybody may have made it up."),
+        help_text=_("The latest ID in the form that Zammad uses. Anybody may have made it up."),
     )
 
     objects = RefusedDeliveryQuerySet.as_manager()
@@ -306,8 +297,7 @@ class RefusedDelivery(models.Model):
             models.UniqueConstraint(name="refused_once_per_hour_and_reason", fields=["hour", "reason"]),
             models.CheckConstraint(name="refused_count_positive", condition=models.Q(count__gte=1)),
             models.CheckConstraint(
-                name="refused_reason_known",
-                condition=models.Q(reason__in=RefusalReason.values),
+                name="refused_reason_known", condition=models.Q(reason__in=RefusalReason.values)
             ),
         ]
 
@@ -330,7 +320,7 @@ class LinkReason(models.TextChoices):
 
 
 class LinkChange(models.Model):
-    """One change of the link of a Zammad user: append-only history."""
+    """A change of a Zammad user's link, in an append-only history."""
 
     Why = LinkReason
 
@@ -357,8 +347,7 @@ class LinkChange(models.Model):
         verbose_name_plural = _("link changes")
         constraints: ClassVar = [
             models.CheckConstraint(
-                name="link_change_reason_known",
-                condition=models.Q(why__in=LinkReason.values),
+                name="link_change_reason_known", condition=models.Q(why__in=LinkReason.values)
             ),
         ]
 

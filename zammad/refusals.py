@@ -1,4 +1,4 @@
-"""Count what the webhook refuses, and write the counts without a request waiting for it."""
+"""Count refused deliveries in memory, and write the counts in the background."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ from zammad.models import RefusalReason, RefusedDelivery
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 1.0  # seconds from a refusal to the write that has it, and so from a write to the next
+PAUSE = 1.0  # seconds between a refusal and its write, and between two writes
 LONGEST_PAUSE = 60.0  # while the database fails
 
 
@@ -42,12 +42,11 @@ class Counted:
 class Refusals:
     """The counts of one process that are not in the database yet.
 
-    Anybody on the internet can be refused, as often as they like: so a refusal adds to a number
-    in memory, and waits for no database. A thread writes the numbers a second later, all of them in
-    one statement, and ends once there is nothing to write. While the database fails, it keeps them
-    and tries again ever more seldom. A process that ends writes what is left; one that is killed
-    loses a second of it. Where a connection breaks between a write and its answer, it is written
-    twice: the counts may be too high then, but hide nothing.
+    Anybody on the internet can cause refusals, so each one only adds to a number in memory. A second
+    later a thread writes all numbers in one statement, and ends when there are no more. If the
+    database fails, it keeps them and retries with growing pauses. A process writes the rest when it
+    ends; one that is killed loses a second of counts. If a connection breaks after a write but before
+    the response, the write is repeated: counts may be too high, but never too low.
     """
 
     def __init__(self) -> None:
@@ -56,45 +55,42 @@ class Refusals:
         self._writer: threading.Thread | None = None
 
     def count(self, *, reason: RefusalReason, delivery_id: UUID | None, now: datetime) -> None:
-        """Count one refusal, of the view or of the server before it, from any thread.
-
-        It neither waits for the database nor raises. `read_delivery_id` reads the id.
-        """
+        """Count a refusal by the view or the server, from any thread, without waiting or raising."""
         hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         one = Counted(hour=hour, reason=reason, count=1, last_at=now, last_delivery_id=delivery_id)
         with self._lock:
-            self._keep([one])
-            # A process that was forked while one ran inherits a dead one.
+            self._add([one])
+            # A process that was forked while a writer ran inherits a dead one.
             if self._writer is None or not self._writer.is_alive():
                 self._start_writer()
 
     def write(self) -> bool:
-        """Write what was counted so far, and tell whether that succeeded."""
+        """Write the pending counts, and return whether that succeeded."""
         with self._lock:
             counted, self._pending = self._pending, {}
         if not counted:
             return True
         try:
             RefusedDelivery.objects.add([asdict(each) for each in counted.values()])
-        except Exception:  # whatever it is, a later write may succeed
+        except Exception:  # a later write may succeed
             logger.exception("The counts of refused deliveries could not be written yet")
             with self._lock:
-                self._keep(counted.values())
+                self._add(counted.values())
             return False
         return True
 
-    def _keep(self, counted: Iterable[Counted]) -> None:
+    def _add(self, counted: Iterable[Counted]) -> None:
         for each in counted:
             key = each.hour, each.reason.value
             known = self._pending.get(key)
             self._pending[key] = known + each if known else each
 
     def _start_writer(self) -> None:
-        # No daemon, as the server's own threads are: so the process waits for its last write.
+        # Not a daemon, unlike the server's own threads: the process waits for the last write.
         self._writer = threading.Thread(target=self._write_until_done, name="refusals", daemon=False)
         try:
             self._writer.start()
-        except RuntimeError:  # no more threads can be had: the next refusal tries again
+        except RuntimeError:  # no more threads are possible: the next refusal tries again
             self._writer = None
 
     def _write_until_done(self) -> None:
@@ -102,7 +98,7 @@ class Refusals:
         while True:
             ending = self._wait(pause)
             pause = PAUSE if self.write() else min(2 * pause, LONGEST_PAUSE)
-            connections.close_all()  # those of this thread: none is held while nothing is written
+            connections.close_all()  # those of this thread, which may not need them again
             with self._lock:
                 if ending or not self._pending:
                     self._writer = None
@@ -110,12 +106,11 @@ class Refusals:
 
     @staticmethod
     def _wait(seconds: float) -> bool:
-        """Wait, but no longer than the process lives, and tell whether it ends."""
-        # Unlike atexit, this works in the processes that multiprocessing makes, too.
+        """Wait, but not beyond the end of the process, and return whether it is ending."""
+        # Unlike atexit, this also works in processes started by multiprocessing.
         main = threading.main_thread()
         main.join(seconds)
         return not main.is_alive()
 
 
-_of_this_process = Refusals()
-count_refusal = _of_this_process.count
+count_refusal = Refusals().count

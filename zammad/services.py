@@ -1,4 +1,4 @@
-"""What Zammad's data changes here: apply a delivery, import users."""
+"""Store Zammad's data: apply deliveries, import users, and delete old receipts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,45 +22,38 @@ from zammad.client import (
     ZammadRefused,
     ZammadUnreadable,
 )
-from zammad.linking import again_after_deadlock, settle_links
+from zammad.linking import retry_after_deadlock, settle_links
 from zammad.models import LinkChange, RefusedDelivery, WebhookDelivery, ZammadUser
 from zammad.transactions import transaction_required
 from zammad.webhooks import Delivery, Unusable, UserData, parse_user
 
 DELETED_AT_ONCE = 1000
-# Zammad users whose links are settled in one transaction: each address takes a lock.
+# Zammad users whose links are settled in one transaction: each of their addresses takes a lock.
 SETTLED_AT_ONCE = 100
-# What the search counts in, the largest first.
+# The units of the search, the largest first.
 UNITS: Final[dict[Unit, timedelta]] = {
     "day": timedelta(days=1),
     "hour": timedelta(hours=1),
     "minute": timedelta(minutes=1),
 }
-# How far Zammad's clock may be from ours.
+# The tolerated difference between Zammad's clock and ours.
 CLOCK_SKEW = timedelta(minutes=5)
 
 
-class UsersNotListed(ZammadError):
-    """The token shows only its own record: a pull would look complete and be empty."""
-
-    def __init__(self) -> None:
-        super().__init__("The token may not list users: it needs ticket.agent or admin.user.")
+WHOLE_IMPORT: Final = "Run the whole import instead, without --changed-within."
 
 
-class SearchUnusable(ZammadError):
-    """The search for changed users cannot be trusted, so only the whole import helps."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem} Run the whole import instead, without --changed-within.")
+class ImportImpossible(ZammadError):
+    """Neither trying again nor another page helps; the message says what does."""
 
 
 class Stored(Enum):
-    """What became of one version of a user, by the name it has in a summary."""
+    """The result of storing one version of a user, by its name in a summary."""
 
     CREATED = "created"
     UPDATED = "updated"
-    UNCHANGED = "unchanged"  # newer, but nothing that is kept here differs
-    STALE = "stale"  # a version as new was stored already
+    UNCHANGED = "unchanged"  # newer, but equal in every field stored here
+    STALE = "stale"  # an equally new version was stored already
 
 
 OUTCOMES = {
@@ -68,21 +61,21 @@ OUTCOMES = {
     Stored.UPDATED: (WebhookDelivery.Outcome.APPLIED, ""),
     Stored.UNCHANGED: (
         WebhookDelivery.Outcome.UNCHANGED,
-        gettext_noop("nothing that is kept here has changed"),
+        gettext_noop("nothing stored here has changed"),
     ),
-    Stored.STALE: (WebhookDelivery.Outcome.STALE, gettext_noop("as new a version is stored")),
+    Stored.STALE: (WebhookDelivery.Outcome.STALE, gettext_noop("an equally new version is stored")),
 }
 
 
 def apply_delivery(*, delivery: Delivery, now: datetime) -> WebhookDelivery:
-    """Take in a delivery, and write its receipt with its effect.
+    """Apply a delivery, and write its receipt with its effect.
 
-    Repeated, reordered and replayed deliveries change nothing but their receipts: only
-    `updated_at` decides, for the delivery id is not signed, and a retry is rendered anew.
+    Repeated, reordered and replayed deliveries change only their receipts: `updated_at` alone
+    decides, as the delivery id is not signed, and Zammad renders a retry anew.
 
-    Return what became of this body; the receipt may go on to tell that an earlier one was applied.
+    Return the result for this body; the stored receipt may still say that an earlier one was applied.
     """
-    answer = WebhookDelivery(
+    result = WebhookDelivery(
         delivery_id=delivery.delivery_id,
         trigger=delivery.trigger,
         body_digest=delivery.body_digest,
@@ -90,51 +83,51 @@ def apply_delivery(*, delivery: Delivery, now: datetime) -> WebhookDelivery:
         last_received_at=now,
     )
     if delivery.customer is None:
-        answer.outcome, answer.detail = WebhookDelivery.Outcome.IGNORED, delivery.problem
-        answer.pk = WebhookDelivery.objects.record(answer).pk
-        return answer
+        result.outcome, result.detail = WebhookDelivery.Outcome.IGNORED, delivery.problem
+        result.pk = WebhookDelivery.objects.record(result).pk
+        return result
 
-    # Locks in this order everywhere: the Zammad user, then the receipt.
+    # The order of locks everywhere: the Zammad user, then the receipt.
     with transaction.atomic(durable=True):
         [(zammad_user, address_before, stored)] = store_users([delivery.customer], now=now)
-        answer.outcome, answer.detail = OUTCOMES[stored]
-        answer.zammad_user = zammad_user
-        receipt = WebhookDelivery.objects.record(answer)
-        answer.pk = receipt.pk
-    # A crash before this is repaired by the retry, which finds a version as new.
-    _settle(answer, receipt, zammad_user, address_before, now=now)
-    return answer
+        result.outcome, result.detail = OUTCOMES[stored]
+        result.zammad_user = zammad_user
+        receipt = WebhookDelivery.objects.record(result)
+        result.pk = receipt.pk
+    # After a crash here the retry settles: it finds an equally new version.
+    _settle(result, receipt, zammad_user, address_before, now=now)
+    return result
 
 
-@again_after_deadlock
+@retry_after_deadlock
 def _settle(
-    answer: WebhookDelivery,
+    result: WebhookDelivery,
     receipt: WebhookDelivery,
     zammad_user: ZammadUser,
     address_before: str,
     *,
     now: datetime,
 ) -> None:
-    """Settle what a delivery changed, and add that to its answer and its receipt."""
+    """Settle the links that a delivery may change, and add the effect to its result and its receipt."""
     with transaction.atomic(durable=True):
         changes = settle_links(
-            zammad_users=[zammad_user], addresses=[address_before], delivery=answer, now=now
+            zammad_users=[zammad_user], addresses=[address_before], delivery=result, now=now
         )
-        if changes:
-            told = _told(changes, zammad_user)
-            # The receipt may tell of an earlier body.
-            WebhookDelivery.objects.filter(pk=receipt.pk).update(detail=_with(receipt.detail, told))
-    if changes:
-        answer.detail = _with(answer.detail, told)
+        if not changes:
+            return
+        effect = _describe(changes, zammad_user)
+        # The receipt may be about an earlier body.
+        WebhookDelivery.objects.filter(pk=receipt.pk).update(detail=_add(receipt.detail, effect))
+    result.detail = _add(result.detail, effect)
 
 
-def _with(detail: str, told: str) -> str:
-    """Add to what a receipt tells, once: it may be added at every attempt."""
-    return "; ".join(dict.fromkeys([*filter(None, detail.split("; ")), told]))
+def _add(detail: str, effect: str) -> str:
+    """Add an effect to the detail of a receipt, unless an earlier attempt has added it."""
+    return "; ".join(dict.fromkeys([*filter(None, detail.split("; ")), effect]))
 
 
-def _told(changes: Sequence[LinkChange], zammad_user: ZammadUser) -> str:
-    """Say what happened to the link of a delivery's customer, or else to those of others."""
+def _describe(changes: Sequence[LinkChange], zammad_user: ZammadUser) -> str:
+    """Describe the change of the customer's own link, or else of the links of others."""
     change = next((each for each in changes if each.zammad_user_id == zammad_user.pk), None)
     if change is None:
         return gettext_noop("links of others changed")
@@ -145,10 +138,10 @@ def _told(changes: Sequence[LinkChange], zammad_user: ZammadUser) -> str:
 
 @transaction_required
 def store_users(users: Sequence[UserData], *, now: datetime) -> list[tuple[ZammadUser, str, Stored]]:
-    """Store versions of users unless one as new is stored already.
+    """Store versions of users unless an equally new one is stored already.
 
-    Each id stands among them once, in ascending order, as rows are locked everywhere. Return each
-    user as stored, the address stored before (none for a new user) and what became of the version.
+    Each id must occur once, in ascending order, the order in which rows are locked everywhere. Return
+    each user as stored, their previous address (empty for a new user) and the result.
     """
     ids = [data.zammad_id for data in users]
     rows = ZammadUser.objects.select_for_update().filter(zammad_id__in=ids).order_by("zammad_id")
@@ -160,7 +153,7 @@ def store_users(users: Sequence[UserData], *, now: datetime) -> list[tuple[Zamma
     for zammad_id, stored in judged.items():
         old, new = before.get(zammad_id), written.get(zammad_id)
         if new is None:
-            # A new user may have been stored by somebody else between the two statements.
+            # A new user may have been stored concurrently between the two statements.
             row = old or ZammadUser.objects.get(zammad_id=zammad_id)
             results.append((row, row.email, Stored.STALE))
         else:
@@ -169,7 +162,7 @@ def store_users(users: Sequence[UserData], *, now: datetime) -> list[tuple[Zamma
 
 
 def judge(data: UserData, stored: ZammadUser | None) -> Stored:
-    """Hold a version of a user against the one that is stored."""
+    """Compare a version of a user with the stored one."""
     if stored is None:
         return Stored.CREATED
     if data.updated_at <= stored.updated_at:
@@ -182,7 +175,7 @@ def judge(data: UserData, stored: ZammadUser | None) -> Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
-    """What became of the users that were read."""
+    """The number of users for each result."""
 
     created: int = 0
     updated: int = 0
@@ -215,18 +208,17 @@ def import_users(
     dry_run: bool = False,
     after_page: Callable[[int, ImportSummary], None] | None = None,
 ) -> ImportSummary:
-    """Pull all users of Zammad, or those changed lately, through the guard that webhooks pass.
+    """Import all users of Zammad, or those changed lately, by the same rules as webhooks.
 
-    Each page is stored for good before `after_page` hears its number and the summary so far:
-    what was interrupted goes on at the page after. A user who is read twice counts once.
+    Each page is committed before `after_page` receives its number and the summary so far, so an
+    interrupted import can continue at the next page. A user who is read twice counts once.
 
-    :param changed_within: whole minutes; ask Zammad's search, for whom pages start at 1.
-    :raises UsersNotListed:
-    :raises SearchUnusable:
+    :param changed_within: whole minutes; uses Zammad's search, whose pages start at 1.
+    :raises ImportImpossible:
     :raises ZammadError:
     """
     if not client.can_list_users():
-        raise UsersNotListed
+        raise ImportImpossible("The token may not list users: it needs ticket.agent or admin.user.")
     if changed_within is None:
         pages = client.users(per_page=per_page, start_page=start_page)
     else:
@@ -238,38 +230,36 @@ def import_users(
         if changed_within is not None and any(
             data.updated_at < now - changed_within - CLOCK_SKEW for data in users
         ):
-            raise SearchUnusable("Zammad's search for users ignores when they were changed.")
+            raise ImportImpossible(
+                f"Zammad's search for users ignores the time of their changes. {WHOLE_IMPORT}"
+            )
         for zammad_id, stored in (_preview(users) if dry_run else _store(users, now=now)).items():
             counts[stored.value] += zammad_id not in seen
         counts["skipped"] += skipped
         if changed_within is not None:
             seen |= {data.zammad_id for data in users}
-        reset_queries()  # with DEBUG on, Django keeps thousands of these long statements
+        reset_queries()  # with DEBUG, Django would keep thousands of these long statements
         if after_page is not None:
             after_page(number, ImportSummary(**counts))
     return ImportSummary(**counts)
 
 
 def _search(client: ZammadClient, window: timedelta, *, per_page: int) -> Iterator[list[object]]:
-    """Ask for the users changed within a time, in the largest unit that is whole.
-
-    :raises SearchUnusable:
-    :raises ZammadError:
-    """
+    """Search for the users changed within a time, in the largest unit that divides it."""
     unit, length = next((unit, length) for unit, length in UNITS.items() if not window % length)
     try:
         yield from client.users_changed_within(window // length, unit, per_page=min(per_page, FOUND_PER_PAGE))
     except ZammadRefused as refusal:
         if refusal.status in PASSING_STATUSES:
             raise
-        told = str(refusal).removesuffix(".")
-        raise SearchUnusable(f"Zammad refuses the search for changed users. {told}.") from refusal
+        problem = f"Zammad refuses the search for changed users. {str(refusal).removesuffix('.')}."
+        raise ImportImpossible(f"{problem} {WHOLE_IMPORT}") from refusal
     except ZammadUnreadable as error:
-        raise SearchUnusable(str(error)) from error
+        raise ImportImpossible(f"{error} {WHOLE_IMPORT}") from error
 
 
 def _readable(records: Sequence[object], *, now: datetime) -> tuple[list[UserData], int]:
-    """Read a page of users: each once, as the newest version, by ascending id; count the unusable."""
+    """Parse a page into the newest version of each user, by ascending id; count unusable records."""
     users: dict[int, UserData] = {}
     skipped = 0
     for record in records:
@@ -284,21 +274,21 @@ def _readable(records: Sequence[object], *, now: datetime) -> tuple[list[UserDat
 
 
 def _preview(users: Sequence[UserData]) -> Mapping[int, Stored]:
-    """Tell what would become of a page of users, by their ids in Zammad."""
+    """Return what storing a page of users would result in, by Zammad id."""
     rows = ZammadUser.objects.filter(zammad_id__in=[data.zammad_id for data in users])
     known = {row.zammad_id: row for row in rows}
     return {data.zammad_id: judge(data, known.get(data.zammad_id)) for data in users}
 
 
 def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
-    """Store a page of users, settle their links, and tell what became of each, by their ids in Zammad."""
+    """Store a page of users, settle their links, and return the results by Zammad id."""
     with transaction.atomic(durable=True):
         results = store_users(users, now=now)
     spelt = set[str]().union(*(spellings(row.email) for row, _before, _stored in results)) - {""}
     verified = set(
         EmailAddress.objects.filter(verified=True, email__in=spelt).values_list("email", flat=True)
     )
-    # Besides those that changed: what no door of ours changed is noticed here.
+    # Include unchanged users: a change of people that sent no signal is noticed only here.
     touched = [
         (row, before)
         for row, before, stored in results
@@ -317,19 +307,17 @@ def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
 
 
 def delete_deliveries(*, until: datetime) -> int:
-    """Delete the receipts of deliveries that were received until then, and tell how many.
-
-    In batches, each a transaction of its own: webhooks that arrive meanwhile wait for a moment only.
-    """
+    """Delete the receipts of deliveries received until then, and return their number."""
     return _delete_in_batches(WebhookDelivery.objects.received_until(until).order_by("received_at"))
 
 
 def delete_refusals(*, until: datetime) -> int:
-    """Delete what was last refused until then, in batches as well, and tell how many rows that were."""
+    """Delete the counts of refusals that ended until then, and return the number of rows."""
     return _delete_in_batches(RefusedDelivery.objects.refused_until(until).order_by("hour"))
 
 
 def _delete_in_batches(old: QuerySet[Any]) -> int:
+    """Delete rows, each batch in its own transaction, so that webhooks wait only for a moment."""
     deleted = 0
     while True:
         batch: int

@@ -1,4 +1,4 @@
-"""Where Zammad calls, below webhooks/."""
+"""The URL that Zammad calls, below webhooks/."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The one endpoint that Zammad calls: what it answers, and what is counted of it."""
+"""The webhook endpoint that Zammad calls: its responses and metrics."""
 
 import logging
 
@@ -19,7 +19,7 @@ from zammad.webhooks import BodyIncomplete, Delivery, SignatureInvalid, read_del
 
 logger = logging.getLogger(__name__)
 
-# Why the server did not take a body, by the status it is refused with.
+# The reason why the server refused a body, by the status of its response.
 UNREAD = {
     400: RefusalReason.LENGTH_INVALID,
     408: RefusalReason.BODY_TOO_SLOW,
@@ -35,23 +35,23 @@ DELIVERIES = Counter(
 
 
 @transaction.non_atomic_requests  # the service opens its own
-@login_not_required  # the signature says who calls
-@no_append_slash  # old versions of Zammad follow a redirect, and lose the body on the way
+@login_not_required  # the signature authenticates the caller
+@no_append_slash  # old versions of Zammad follow a redirect and lose the body
 @csrf_exempt
 def webhook(request: HttpRequest) -> HttpResponse:
-    """Answer a delivery with a line of text, which stands in Zammad's log.
+    """Respond to a delivery with a line of text, which appears in Zammad's log.
 
-    Zammad takes any 2xx for success and sends everything else again, four times.
+    Zammad takes any 2xx for success and retries everything else, four times.
     """
     if request.method != "POST":
-        response = refuse(request, 405, "only POST is taken here", RefusalReason.METHOD_WRONG)
+        response = refuse(request, 405, "only POST is accepted here", RefusalReason.METHOD_WRONG)
         response["Allow"] = "POST"
         return response
     secrets, now = settings.ZAMMAD_WEBHOOK_SECRETS, timezone.now()
     if not any(secrets):
         return refuse(request, 503, "no webhook secret is configured here", RefusalReason.NO_SECRET)
     try:
-        body = request.read(settings.ZAMMAD_WEBHOOK_MAX_BYTES)  # no more comes: see config.bodies
+        body = request.read(settings.ZAMMAD_WEBHOOK_MAX_BYTES)  # it is no longer: see config.bodies
         delivery = Delivery.from_http(request.headers, body, secrets=secrets, now=now)
         receipt = apply_delivery(delivery=delivery, now=now)
     except (UnreadablePostError, BodyIncomplete):
@@ -69,17 +69,17 @@ def webhook(request: HttpRequest) -> HttpResponse:
 
 
 def refuse_unread(request: HttpRequest, status: int, text: str) -> HttpResponse:
-    """Answer a delivery whose body the server did not take, as the endpoint answers."""
+    """Respond to a delivery whose body the server refused."""
     return refuse(request, status, text, UNREAD[status])
 
 
 def refuse(request: HttpRequest, status: int, text: str, reason: RefusalReason) -> HttpResponse:
-    """Answer a delivery that is not taken, and count why."""
+    """Refuse a delivery, and count the reason."""
     return Line(status, text, outcome=count(request, reason))
 
 
 def count(request: HttpRequest, reason: RefusalReason) -> str:
-    """Count a delivery that is not taken, and return its outcome."""
+    """Count a refused delivery, and return its outcome."""
     outcome = "FAILED" if reason is RefusalReason.FAILED else "REFUSED"
     DELIVERIES.labels(outcome).inc()
     count_refusal(reason=reason, delivery_id=read_delivery_id(request.headers), now=timezone.now())
@@ -87,9 +87,9 @@ def count(request: HttpRequest, reason: RefusalReason) -> str:
 
 
 class Line(HttpResponse):
-    """One line of plain text, and what the request's own line in the log says of it."""
+    """One line of plain text, with fields for the log line of the request."""
 
     def __init__(self, status: int, text: str, *, outcome: str) -> None:
         super().__init__(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
-        self["Content-Language"] = "en"  # whatever was asked for
+        self["Content-Language"] = "en"  # not the language of the request
         self.told = {"outcome": outcome, "answer": text}

@@ -1,6 +1,6 @@
-"""The wire format of Zammad's webhooks: headers and bytes in, checked data out, no Django.
+"""The wire format of Zammad's webhooks: parses headers and bytes into checked data, without Django.
 
-What Zammad sends, and when it sends it again:
+What Zammad sends, and when it retries:
 https://github.com/zammad/zammad/blob/stable/app/jobs/trigger_webhook_job.rb
 https://github.com/zammad/zammad/blob/stable/app/jobs/trigger_webhook_job/record_payload/base.rb
 """
@@ -19,7 +19,7 @@ from uuid import UUID
 MIN_ZAMMAD_ID: Final = 2
 MAX_ZAMMAD_ID: Final = 2**31 - 1
 
-# How much of a text is kept. Zammad's columns are as long or shorter:
+# Longer texts are cut. Zammad's columns are no longer than these:
 # https://github.com/zammad/zammad/blob/stable/db/migrate/20120101000001_create_base.rb
 TEXT_LENGTHS: Final = {
     "email": 255,
@@ -40,11 +40,11 @@ CLOCK_SKEW: Final = timedelta(days=1)
 
 
 class BodyIncomplete(Exception):
-    """Fewer bytes arrived than the headers announce."""
+    """Fewer bytes arrived than the headers announced."""
 
 
 class SignatureInvalid(Exception):
-    """A body is not signed with a secret of ours; code and message say what is wrong."""
+    """A body is not signed with one of our secrets; code and message state the reason."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -52,16 +52,16 @@ class SignatureInvalid(Exception):
 
 
 class Unusable(Exception):
-    """An authentic payload tells nothing that can be stored; the message never quotes it."""
+    """An authentic payload contains nothing to store; the message never quotes it."""
 
 
 def _(reason: str) -> str:
-    """Mark a reason for the catalogues; it is stored in English, and translated where it is read."""
+    """Mark a reason for translation; it is stored in English, and translated when displayed."""
     return reason
 
 
 class UserData(NamedTuple):
-    """A user as Zammad describes them, cut to what is stored."""
+    """The fields of a Zammad user that are stored."""
 
     zammad_id: int
     email: str
@@ -78,19 +78,19 @@ class UserData(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What an authentic delivery says. The body itself is not kept."""
+    """The content of an authentic delivery. The body itself is not kept."""
 
     delivery_id: UUID | None
     trigger: str
     body_digest: str  # SHA-256, in hexadecimal
     customer: UserData | None
-    problem: str = ""  # why there is no customer
+    problem: str = ""  # the reason if there is no customer
 
     @classmethod
     def from_http(
         cls, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: datetime
     ) -> Self:
-        """Verify and read a delivery. `headers` find a name in any case, as Django's do.
+        """Verify and parse a delivery. `headers` ignore case, as Django's do.
 
         :raises BodyIncomplete:
         :raises SignatureInvalid:
@@ -114,7 +114,7 @@ class Delivery:
 
 
 def read_delivery_id(headers: Mapping[str, str]) -> UUID | None:
-    """Read the delivery id, which all attempts share, as Zammad writes it; anything else is none."""
+    """Parse the delivery id, which retries share; return None for any form but Zammad's own."""
     header = headers.get("X-Zammad-Delivery", "")
     try:
         delivery_id = UUID(header)
@@ -142,7 +142,7 @@ def verify_signature(body: bytes, *, signature: str | None, secrets: Sequence[st
 
 
 def parse_customer(body: bytes, *, now: datetime) -> UserData:
-    """Read the customer of the ticket out of a delivery with Zammad's default payload.
+    """Parse the customer of the ticket in Zammad's default payload.
 
     :raises Unusable:
     """
@@ -159,10 +159,10 @@ def parse_customer(body: bytes, *, now: datetime) -> UserData:
 
 
 def parse_user(record: object, *, now: datetime) -> UserData:
-    """Read one user, as webhooks and REST (with `expand=true`) describe them alike.
+    """Parse one user, whom webhooks and REST (with `expand=true`) describe in the same form.
 
-    Strict about who it is and how new it is, for every guard hangs on these; anything else that
-    is missing or odd is empty.
+    Id and time must be valid, as every rule depends on them; any other missing or malformed field is
+    empty.
 
     :raises Unusable:
     """
@@ -184,7 +184,7 @@ def parse_user(record: object, *, now: datetime) -> UserData:
 
 
 def _trigger(header: str) -> str:
-    """Read a trigger's name: raw UTF-8 from Zammad, which WSGI shows as latin-1."""
+    """Decode a trigger's name: raw UTF-8 from Zammad, which WSGI decodes as latin-1."""
     name = header.encode("latin-1", "replace").decode("utf-8", "replace")
     return "".join(char for char in name if char.isprintable())[:TRIGGER_LENGTH]
 
@@ -204,10 +204,10 @@ def _updated_at(value: object, *, now: datetime) -> datetime:
         if moment is None or moment.tzinfo is None:
             raise Unusable(_("the user has no usable updated_at"))
         moment = moment.astimezone(UTC)
-    # OverflowError: an offset that leads out of the years 1 to 9999.
+    # OverflowError: an offset that leaves the years 1 to 9999.
     except (ValueError, OverflowError) as error:
         raise Unusable(_("the user has no usable updated_at")) from error
-    # Taken at its word, it would keep every honest version out until then.
+    # Accepting it would block every correct version until that time.
     if moment > now + CLOCK_SKEW:
         raise Unusable(_("updated_at is ahead of our clock"))
     return moment
@@ -219,7 +219,7 @@ def _text(record: dict[str, object], name: str) -> str:
 
 
 def _email(value: object) -> str:
-    """Return an address as Zammad and allauth write it, or nothing: half an address is another's."""
+    """Return an address as Zammad and allauth write it, or nothing: a cut address is somebody else's."""
     if not isinstance(value, str) or value != _storable(value):
         return ""
     email = value.strip().lower()
@@ -227,5 +227,5 @@ def _email(value: object) -> str:
 
 
 def _storable(text: str) -> str:
-    """Drop what a database takes for no text: NUL, and surrogates without their other half."""
+    """Drop characters that a database refuses: NUL, and surrogates without their other half."""
     return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")

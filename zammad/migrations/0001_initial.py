@@ -31,8 +31,8 @@ class Migration(migrations.Migration):
                 ('active', models.BooleanField(default=True, verbose_name='active')),
                 ('vip', models.BooleanField(default=False, verbose_name='VIP')),
                 ('updated_at', models.DateTimeField(help_text='When Zammad last changed this user.', verbose_name='updated at')),
-                ('synced_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When we last took a newer version.', verbose_name='synced at')),
-                ('auto_link', models.BooleanField(default=True, help_text='Whether an equal address links this user by itself. Off once staff unlinked them.', verbose_name='auto link')),
+                ('synced_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When we last stored a newer version.', verbose_name='synced at')),
+                ('auto_link', models.BooleanField(default=True, help_text='Whether an equal address links this user automatically. Off once staff unlinked them.', verbose_name='auto link')),
                 ('user', models.OneToOneField(blank=True, help_text='The account here that has the same address. Grants nothing.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='zammad_user', to=settings.AUTH_USER_MODEL, verbose_name='user')),
             ],
             options={

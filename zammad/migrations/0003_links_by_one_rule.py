@@ -75,7 +75,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='zammaduser',
             name='link_kind',
-            field=models.CharField(blank=True, choices=[('HAND', 'By hand'), ('AUTOMATIC', 'Automatic')], db_default='', default='', help_text='By hand: staff made it, and only staff move it. Automatic: it follows the address.', max_length=9, verbose_name='link kind'),
+            field=models.CharField(blank=True, choices=[('HAND', 'By hand'), ('AUTOMATIC', 'Automatic')], db_default='', default='', help_text='By hand: only staff create and change it. Automatic: it follows the address.', max_length=9, verbose_name='link kind'),
         ),
         migrations.AlterField(
             model_name='webhookdelivery',

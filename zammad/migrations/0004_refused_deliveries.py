@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
                 ('reason', models.CharField(choices=[('METHOD_WRONG', 'Not sent by POST'), ('LENGTH_INVALID', 'Length missing or unreadable'), ('BODY_TOO_LARGE', 'Body too large'), ('BODY_TOO_SLOW', 'Body too slow'), ('BODY_INCOMPLETE', 'Body incomplete'), ('TOO_BUSY', 'Too many bodies at once'), ('NO_SECRET', 'No secret is configured here'), ('SIGNATURE_MISSING', 'Signature missing'), ('SIGNATURE_MALFORMED', 'Signature malformed'), ('SIGNATURE_WRONG', 'Signature wrong'), ('FAILED', 'Could not be stored here')], max_length=20, verbose_name='reason')),
                 ('count', models.PositiveBigIntegerField(verbose_name='count')),
                 ('last_at', models.DateTimeField(verbose_name='last at')),
-                ('last_delivery_id', models.UUIDField(blank=True, help_text='The last ID that came, if Zammad would write it so. Anybody may have made it up.', null=True, verbose_name='last delivery ID')),
+                ('last_delivery_id', models.UUIDField(blank=True, help_text='The latest ID in the form that Zammad uses. Anybody may have made it up.', null=True, verbose_name='last delivery ID')),
             ],
             options={
                 'verbose_name': 'refused delivery',

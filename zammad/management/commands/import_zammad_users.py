@@ -1,4 +1,4 @@
-"""Pull users of Zammad: all of them the first time, and what webhooks lost or never tell."""
+"""Import users from Zammad: all of them at first, later those whose webhooks were lost or never sent."""
 
 import re
 from argparse import ArgumentTypeError
@@ -10,29 +10,26 @@ from django.db import Error as DatabaseFailure
 from django.utils import timezone
 
 from zammad.client import ZammadError, get_patient_client
-from zammad.services import ImportSummary, SearchUnusable, UsersNotListed, import_users
+from zammad.services import ImportImpossible, ImportSummary, import_users
 
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 def window(text: str) -> timedelta:
-    """Read a time such as 90m, 1h or 7d.
-
-    :raises ArgumentTypeError:
-    """
+    """Parse a time such as 90m, 1h or 7d."""
     match = re.fullmatch(r"([0-9]{1,5})([mhd])", text, re.ASCII)
-    found = int(match[1]) * UNITS[match[2]] if match else timedelta(0)
-    if not timedelta(minutes=1) <= found <= timedelta(days=30):
+    time = int(match[1]) * UNITS[match[2]] if match else timedelta(0)
+    if not timedelta(minutes=1) <= time <= timedelta(days=30):
         raise ArgumentTypeError("give a whole number with m, h or d: 1m to 30d")
-    return found
+    return time
 
 
 class Command(BaseCommand):
-    help = "Import users of Zammad, and link them to people. Safe to repeat and to run from cron."
+    help = "Import users from Zammad, and link them to people. Safe to repeat and to run from cron."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--start-page", type=int, default=1, help="Go on where an import was cut.")
-        parser.add_argument("--per-page", type=int, default=500, help="Users asked for at once (1 to 1000).")
+        parser.add_argument("--start-page", type=int, default=1, help="Continue an interrupted import.")
+        parser.add_argument("--per-page", type=int, default=500, help="Users per request (1 to 1000).")
         parser.add_argument(
             "--changed-within",
             type=window,
@@ -47,7 +44,7 @@ class Command(BaseCommand):
             raise CommandError("Pages start at 1 and hold 1 to 1000 users.")
         changed_within = options["changed_within"]
         if changed_within and options["start_page"] != 1:
-            raise CommandError("--start-page is for the whole import: what changed is read from the start.")
+            raise CommandError("--start-page is for the whole import: --changed-within starts at page 1.")
         next_page = options["start_page"]
 
         def after_page(page: int, summary: ImportSummary) -> None:
@@ -66,10 +63,10 @@ class Command(BaseCommand):
                 dry_run=options["dry_run"],
                 after_page=after_page,
             )
-        except (UsersNotListed, SearchUnusable) as error:
+        except ImportImpossible as error:
             raise CommandError(str(error)) from error
         except (ZammadError, DatabaseFailure, KeyboardInterrupt) as cut:
-            # The text of a database's error may quote a user.
+            # The message of a database error may quote a user.
             problem = str(cut) if isinstance(cut, ZammadError) else f"Cut short ({type(cut).__name__})."
             go_on = (
                 "Run it again; what was read is stored."
