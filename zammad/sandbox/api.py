@@ -1,4 +1,4 @@
-"""The routes of Zammad's REST API that this project asks, and who may ask them."""
+"""The endpoints of Zammad's REST API that this project uses, and the permissions they need."""
 
 import hmac
 import re
@@ -10,42 +10,22 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from zammad.sandbox.calls import Call, Refusal
-from zammad.sandbox.records import Record, Version, touch, written
+from zammad.sandbox.records import Record, Version, format_time, touch
 from zammad.sandbox.webhooks import Helpdesk
 
-USERS_PER_PAGE: Final = 100
-ROWS_PER_PAGE: Final = 500
-FOUND_PER_PAGE: Final = 50
-MOST_FOUND_PER_PAGE: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and what they may."""
-
-    user: Record
-    permissions: frozenset[str]
-
-    @property
-    def sees_users(self) -> bool:
-        return bool(self.permissions & {"ticket.agent", "admin.user"})
-
-
 Answer = tuple[int, object]
+Caller = tuple[Record, frozenset[str]]  # the user and their permissions in this request
 
 
 def answer(desk: Helpdesk, call: Call, *, token_access: bool) -> Answer:
-    """Answer one call.
-
-    :raises Refusal:
-    """
+    """:raises Refusal:"""
     for method, pattern, permission, route in ROUTES:
-        found = re.fullmatch(pattern, call.path)
-        if found and method == call.method:
-            caller = _authenticate(desk, call, token_access=token_access)
-            if permission and permission not in caller.permissions:
+        match = re.fullmatch(pattern, call.path)
+        if match and method == call.method:
+            user, permissions = _authenticate(desk, call, token_access=token_access)
+            if permission and permission not in permissions:
                 raise Refusal(403, "Token authorization failed.")
-            return route(Request(desk, call, caller), *map(int, found.groups()))
+            return route(Request(desk, call, user, permissions), *map(int, match.groups()))
     raise Refusal(404, "No route matches")
 
 
@@ -54,45 +34,48 @@ def _authenticate(desk: Helpdesk, call: Call, *, token_access: bool) -> Caller:
     if scheme is None:
         raise Refusal(403, "Authentication required")
     if not token_access:
-        creates = (call.method, call.path) == ("POST", f"{API}user_access_token")
+        creates = (call.method, call.path) == ("POST", TOKENS)
         raise Refusal(422 if creates else 403, "API token access disabled!")
     for token in desk.records["tokens"].values():
         if hmac.compare_digest(token["value"].encode(), scheme[1].encode()):
-            # Dead from the start of its day.
+            # It expires at the start of the day.
             if token["expires_at"] and token["expires_at"] <= datetime.now(UTC).date().isoformat():
                 raise Refusal(401, "Not authorized (token expired)!")
             desk.use_token(token)
             owner = desk.records["users"][token["user_id"]]
             if behalf := call.headers.get("from") or call.headers.get("x-on-behalf-of"):
                 return _on_behalf(desk, owner, behalf)
-            return Caller(owner, token["permissions"] & owner["permissions"])
+            return owner, token["permissions"] & owner["permissions"]
     raise Refusal(401, "Can't find User for Token")
 
 
 def _on_behalf(desk: Helpdesk, owner: Record, behalf: str) -> Caller:
-    """Let the owner act as somebody else, with that person's rights, whatever the token may."""
+    """Let the owner act as another user, with that user's permissions, whatever the token may do."""
     if "admin.user" not in owner["permissions"]:
         raise Refusal(403, "Current user has no permission to use 'From'/'X-On-Behalf-Of'!")
     for user in desk.records["users"].values():
         if behalf.lower() in {str(user["id"]), user["email"], user["login"]}:
-            return Caller(user, user["permissions"])
+            return user, user["permissions"]
     raise Refusal(403, f"No such user '{behalf}'")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call of somebody who was let in, and what each route answers it."""
+    """An authenticated call, with a method for each endpoint."""
 
     desk: Helpdesk
     call: Call
-    caller: Caller
+    user: Record
+    permissions: frozenset[str]
+
+    @property
+    def sees_users(self) -> bool:
+        return bool(self.permissions & {"ticket.agent", "admin.user"})
 
     # --- Tokens -----------------------------------------------------------------------------------
 
     def list_tokens(self) -> Answer:
-        own = [
-            row for row in self.desk.records["tokens"].values() if row["user_id"] == self.caller.user["id"]
-        ]
+        own = [row for row in self.desk.records["tokens"].values() if row["user_id"] == self.user["id"]]
         own.sort(key=lambda row: str(row["name"]))
         own.sort(key=lambda row: str(row["updated_at"]), reverse=True)
         tokens = [
@@ -104,8 +87,8 @@ class Request:
             }
             for row in own
         ]
-        held = self.caller.user["permissions"]
-        # Above what is held stand its parents, which are not.
+        held = self.user["permissions"]
+        # The parents of permissions are listed, too, but disabled.
         parents = {name.rpartition(".")[0] for name in held if "." in name} - held
         permissions = [
             {"name": name, "preferences": {} if name in held else {"disabled": True}, "active": True}
@@ -121,24 +104,21 @@ class Request:
             raise Refusal(422, "Name can't be blank")
         if not isinstance(asked.get("permission"), list):
             raise Refusal.masked()
+        expires_at = None
         try:
-            expires_at = (
-                str(date.fromisoformat(asked["expires_at"][:10])) if asked.get("expires_at") else None
-            )
+            if asked.get("expires_at"):
+                expires_at = str(date.fromisoformat(asked["expires_at"][:10]))
         except (TypeError, ValueError):
             if not is_old:
                 raise Refusal.masked() from None
-            expires_at = None
         value = secrets.token_urlsafe(48)
         permissions = frozenset(asked["permission"])
-        self.desk.add_token(
-            self.caller.user["id"], value, name=name, permissions=permissions, expires_at=expires_at
-        )
+        self.desk.add_token(self.user["id"], value, name=name, permissions=permissions, expires_at=expires_at)
         return 200, {"name" if is_old else "token": value}
 
     def delete_token(self, token_id: int) -> Answer:
-        found = self.desk.records["tokens"].get(token_id)
-        if found is None or found["user_id"] != self.caller.user["id"]:
+        token = self.desk.records["tokens"].get(token_id)
+        if token is None or token["user_id"] != self.user["id"]:
             raise Refusal(422, "The API token could not be found.")
         del self.desk.records["tokens"][token_id]
         return 200, {}
@@ -146,22 +126,21 @@ class Request:
     # --- Users ------------------------------------------------------------------------------------
 
     def show_me(self) -> Answer:
-        return 200, self._user(self.caller.user["id"])
+        return 200, self._user(self.user["id"])
 
     def show_user(self, user_id: int) -> Answer:
-        user = self._row("users", user_id)
-        if not self.caller.sees_users and user_id != self.caller.user["id"]:
+        self._row("users", user_id)
+        if not self.sees_users and user_id != self.user["id"]:
             raise Refusal(403, "Not authorized")
-        return 200, self._user(user["id"])
+        return 200, self._user(user_id)
 
     def list_users(self) -> Answer:
-        ids = sorted(self.desk.records["users"]) if self.caller.sees_users else [self.caller.user["id"]]
-        shown = self.call.page(ids, size=USERS_PER_PAGE)
-        return 200, [self._user(user_id) for user_id in shown]
+        ids = sorted(self.desk.records["users"]) if self.sees_users else [self.user["id"]]
+        return 200, [self._user(user_id) for user_id in self.call.page(ids, size=100)]
 
     def search_users(self) -> Answer:
         """Search as Zammad does without a query: in its database, by a condition."""
-        if not self.caller.sees_users:
+        if not self.sees_users:
             raise Refusal(403, "Token authorization failed.")
         since = _changed_since(self.call.query) if self.desk.version >= Version.V6_5 else ""
         users = [user for user in self.desk.records["users"].values() if user["updated_at"] >= since]
@@ -169,19 +148,18 @@ class Request:
         if sort_by not in {"id", "email", "created_at", "updated_at"}:
             raise Refusal.masked()
         users.sort(key=lambda user: user[sort_by], reverse=self.call.query.get("order_by") != "asc")
-        shown = self.call.page(users, size=FOUND_PER_PAGE, most=MOST_FOUND_PER_PAGE)
-        return 200, [self._user(user["id"]) for user in shown]
+        return 200, [self._user(user["id"]) for user in self.call.page(users, size=50, most=200)]
 
     def update_user(self, user_id: int) -> Answer:
-        """Change a user; an agent may change customers, and nobody of the staff or themself."""
+        """Change a user; an agent may change customers, but neither staff nor themselves."""
         user, asked = self._row("users", user_id), self.call.json()
         is_customer = not any(name.startswith(("ticket.agent", "admin")) for name in user["permissions"])
-        may = "ticket.agent" in self.caller.permissions and is_customer and user_id != self.caller.user["id"]
-        if not may and "admin.user" not in self.caller.permissions:
+        may = "ticket.agent" in self.permissions and is_customer and user_id != self.user["id"]
+        if not may and "admin.user" not in self.permissions:
             raise Refusal(403, "Not authorized")
         known = self.desk.user_fields()
         user.update({name: value for name, value in asked.items() if name in known})
-        user["updated_by_id"] = self.caller.user["id"]
+        user["updated_by_id"] = self.user["id"]
         touch(user)
         return 200, self._user(user_id)
 
@@ -189,7 +167,7 @@ class Request:
         return 200, list(self.desk.records["attributes"].values())
 
     def create_attribute(self) -> Answer:
-        """Take an attribute of users in, which has no column before the migration."""
+        """Create an attribute of users, which has no column before the migration."""
         asked = self.call.json()
         if asked.get("object") != "User" or not re.fullmatch("[a-z][a-z0-9_]*", str(asked.get("name", ""))):
             raise Refusal.masked()
@@ -230,7 +208,7 @@ class Request:
     # --- Webhooks and triggers --------------------------------------------------------------------
 
     def list_rows(self) -> Answer:
-        rows = self.call.page([*self.desk.records[self._table()].values()], size=ROWS_PER_PAGE)
+        rows = self.call.page([*self.desk.records[self._table()].values()], size=500)
         return 200, [self.desk.row_json(row) for row in rows]
 
     def show_row(self, row_id: int) -> Answer:
@@ -238,13 +216,13 @@ class Request:
 
     def create_row(self) -> Answer:
         table, asked = self._table(), self.call.json()
-        self._check({**self.desk.shape(table), **asked}, but=None)
+        self._check({**self.desk.defaults(table), **asked}, but=None)
         return 201, self.desk.row_json(self.desk.add_row(table, asked))
 
     def update_row(self, row_id: int) -> Answer:
         table = self._table()
         row, asked = self._row(table, row_id), self.call.json()
-        changes = {name: value for name, value in asked.items() if name in self.desk.shape(table)}
+        changes = {name: value for name, value in asked.items() if name in self.desk.defaults(table)}
         self._check({**row, **changes}, but=row_id)
         row.update(changes)
         touch(row)
@@ -261,7 +239,7 @@ class Request:
         return 200, {}
 
     def _check(self, row: Record, *, but: int | None) -> None:
-        """Hold what Zammad's models hold; names of triggers are unique, those of webhooks are not."""
+        """Validate as Zammad's models do; names of triggers are unique, those of webhooks are not."""
         if not row["name"]:
             raise Refusal(422, "Name can't be blank")
         if self._table() == "webhooks":
@@ -291,7 +269,7 @@ class Request:
 
 
 def _changed_since(query: Mapping[str, str]) -> str:
-    """Read the only condition that is understood, and return the moment it names."""
+    """Parse the only condition that is supported, and return its moment."""
     attribute = "condition[user.updated_at]"
     condition = {name: value for name, value in query.items() if name.startswith("condition")}
     if not condition:
@@ -303,7 +281,7 @@ def _changed_since(query: Mapping[str, str]) -> str:
         or not value.isdecimal()
     ):
         raise Refusal.masked()
-    return written(datetime.now(UTC) - timedelta(**{f"{unit}s": int(value)}))
+    return format_time(datetime.now(UTC) - timedelta(**{f"{unit}s": int(value)}))
 
 
 def _article(asked: Record) -> str:
@@ -312,23 +290,19 @@ def _article(asked: Record) -> str:
 
 
 API: Final = "/api/v1/"
+TOKENS, ATTRIBUTES = API + "user_access_token", API + "object_manager_attributes"
 ROUTES: Final[list[tuple[str, str, str, Callable[..., Answer]]]] = [
-    ("GET", API + "user_access_token", "user_preferences.access_token", Request.list_tokens),
-    ("POST", API + "user_access_token", "user_preferences.access_token", Request.create_token),
-    ("DELETE", API + r"user_access_token/(\d+)", "user_preferences.access_token", Request.delete_token),
+    ("GET", TOKENS, "user_preferences.access_token", Request.list_tokens),
+    ("POST", TOKENS, "user_preferences.access_token", Request.create_token),
+    ("DELETE", TOKENS + r"/(\d+)", "user_preferences.access_token", Request.delete_token),
     ("GET", API + "users/me", "", Request.show_me),
     ("GET", API + "users/search", "", Request.search_users),
     ("GET", API + "users", "", Request.list_users),
     ("GET", API + r"users/(\d+)", "", Request.show_user),
     ("PUT", API + r"users/(\d+)", "", Request.update_user),
-    ("GET", API + "object_manager_attributes", "admin.object", Request.list_attributes),
-    ("POST", API + "object_manager_attributes", "admin.object", Request.create_attribute),
-    (
-        "POST",
-        API + "object_manager_attributes_execute_migrations",
-        "admin.object",
-        Request.execute_migrations,
-    ),
+    ("GET", ATTRIBUTES, "admin.object", Request.list_attributes),
+    ("POST", ATTRIBUTES, "admin.object", Request.create_attribute),
+    ("POST", ATTRIBUTES + "_execute_migrations", "admin.object", Request.execute_migrations),
     ("POST", API + "tickets", "ticket.agent", Request.create_ticket),
     ("PUT", API + r"tickets/(\d+)", "ticket.agent", Request.update_ticket),
     *(

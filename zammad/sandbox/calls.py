@@ -1,4 +1,4 @@
-"""A request as the sandbox reads it, and the refusals it answers."""
+"""A request to the sandbox, and its error responses."""
 
 import json
 import secrets
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Refusal(Exception):
-    """An error answer of Zammad's API."""
+    """An error response of Zammad's API."""
 
     def __init__(self, status: int, error: str, *, is_human: bool = True) -> None:
         super().__init__(error)
@@ -19,7 +19,7 @@ class Refusal(Exception):
 
     @classmethod
     def masked(cls) -> Self:
-        """Refuse as Zammad does what it did not foresee: its log alone tells the reason.
+        """Refuse with Zammad's response to unexpected errors, whose reason only its log contains.
 
         https://github.com/zammad/zammad/blob/stable/app/controllers/application_controller/handles_errors.rb
         """
@@ -29,7 +29,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that arrived."""
+    """One request."""
 
     method: str
     path: str
@@ -48,15 +48,12 @@ class Call:
         return asked
 
     def page(self, rows: list[T], *, size: int, most: int = 1000) -> list[T]:
-        """Cut the page out that was asked for; `size` is Zammad's own, and `most` its limit.
-
-        :raises Refusal:
-        """
+        """Return the requested page; `size` is Zammad's default, and `most` its limit."""
         try:
             asked = int(self.query.get("per_page") or self.query.get("limit") or size)
             page = int(self.query.get("page", 1))
         except ValueError:
-            asked, page = 0, 1  # as Ruby reads a text
+            asked, page = 0, 1  # as Ruby converts text
         size = min(asked, most)
         start = (page - 1) * size
         if size < 0 or start < 0:

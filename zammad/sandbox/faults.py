@@ -1,4 +1,4 @@
-"""What can go wrong between the sandbox and its clients."""
+"""Faults that tests inject between the sandbox and its clients."""
 
 import threading
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ from typing import Final
 
 
 class Fault(Enum):
-    """How a connection can go wrong; a wrong answer is a Reply."""
+    """A fault of the connection; a wrong response is a Reply."""
 
-    HANG = auto()  # say nothing
+    HANG = auto()  # send nothing
     RESET = auto()  # cut the connection
     DRIP_HEADERS = auto()  # a byte now and then, without end
     DRIP_BODY = auto()
-    TRUNCATE = auto()  # announce more than is sent
+    TRUNCATE = auto()  # send less than announced
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered instead of what Zammad would."""
+    """A response in place of Zammad's own."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -35,7 +35,7 @@ REDIRECT: Final = Reply(status=302, headers={"Location": "/api/v1/users/me"})
 
 
 class Faults:
-    """What goes wrong where: a route is a method and the start of a path."""
+    """The faults by route: a method and the start of a path."""
 
     def __init__(self) -> None:
         self._faults: dict[str, tuple[Fault | Reply, int | None]] = {}

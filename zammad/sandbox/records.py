@@ -1,4 +1,4 @@
-"""What the sandbox knows: people, their tokens, and what an admin sets up."""
+"""The data of the sandbox: users, their tokens, webhooks and triggers."""
 
 import threading
 import uuid
@@ -28,13 +28,13 @@ PEOPLE: Final = (
     ("dave@example.com", "Dave", "Dyer", CUSTOMER),
     ("erin@example.com", "Erin", "Eaton", CUSTOMER),
 )
-# What an agent may write into a customer's record, beside attributes that an admin added.
+# The fields of a customer that an agent may change, besides attributes added by an admin.
 USER_FIELDS: Final = frozenset(
     {"login", "firstname", "lastname", "email", "phone", "mobile", "fax", "web", "department"}
     | {"street", "zip", "city", "country", "address", "vip", "verified", "active", "note"}
 )
 MASK: Final = "**********"
-TICK: Final = timedelta(milliseconds=1)  # as fine as Zammad's times are
+TICK: Final = timedelta(milliseconds=1)  # the precision of Zammad's times
 
 WEBHOOK: Final[Mapping[str, object]] = {
     "name": "",
@@ -65,7 +65,7 @@ TRIGGER: Final[Mapping[str, object]] = {
 
 
 class Version(IntEnum):
-    """The oldest Zammad that we support, the one that was tried, and the newest."""
+    """The oldest supported Zammad, the one that was tried, and the newest."""
 
     V6_0 = 60
     V6_5 = 65
@@ -82,7 +82,7 @@ class Records:
             name: {}
             for name in ("users", "tokens", "webhooks", "triggers", "tickets", "articles", "attributes")
         }
-        self._tokens_moved_at = datetime.min.replace(tzinfo=UTC)
+        self._tokens_changed_at = datetime.min.replace(tzinfo=UTC)
         self.add("users", login="-", firstname="-", lastname="", email="", permissions=frozenset())
         for email, firstname, lastname, permissions in PEOPLE:
             self.add_user(email, firstname=firstname, lastname=lastname, permissions=permissions)
@@ -90,7 +90,7 @@ class Records:
     def add(self, table: str, **values: object) -> Record:
         with self.lock:
             rows = self.records[table]
-            now = written(datetime.now(UTC))
+            now = format_time(datetime.now(UTC))
             row_id = next(reversed(rows), 0) + 1
             record = rows[row_id] = {"id": row_id, **values, "created_at": now, "updated_at": now}
             return record
@@ -117,7 +117,7 @@ class Records:
             touch(user)
 
     def user_fields(self) -> frozenset[str]:
-        """List what a record can hold: an attribute has no column before its migration."""
+        """List the fields of a user: an attribute has no column before its migration."""
         added = (row["name"] for row in self.records["attributes"].values() if not row["to_create"])
         return USER_FIELDS.union(added)
 
@@ -160,7 +160,7 @@ class Records:
         permissions: frozenset[str] = frozenset(),
         expires_at: str | None = None,
     ) -> Record:
-        """Make a token, which is dead from the start of the day `expires_at`."""
+        """Create a token that expires at the start of the day `expires_at`."""
         with self.lock:
             token = self.add(
                 "tokens",
@@ -171,37 +171,36 @@ class Records:
                 expires_at=expires_at,
                 last_used_at=None,
             )
-            self._move(token)
+            self._touch_last(token)
             return token
 
     def use_token(self, token: Record) -> None:
-        token["last_used_at"] = self._move(token)
+        token["last_used_at"] = self._touch_last(token)
 
-    def _move(self, token: Record) -> str:
-        """Let the token be the one that was changed last, of all."""
-        self._tokens_moved_at = max(datetime.now(UTC), self._tokens_moved_at + TICK)
-        token["updated_at"] = moment = written(self._tokens_moved_at)
+    def _touch_last(self, token: Record) -> str:
+        """Make the token the most recently changed one."""
+        self._tokens_changed_at = max(datetime.now(UTC), self._tokens_changed_at + TICK)
+        token["updated_at"] = moment = format_time(self._tokens_changed_at)
         return moment
 
-    # --- What an admin sets up --------------------------------------------------------------------
+    # --- Webhooks and triggers --------------------------------------------------------------------
 
-    def shape(self, table: str) -> Mapping[str, object]:
-        """Return the fields of a webhook or trigger with what they hold unless told."""
+    def defaults(self, table: str) -> Mapping[str, object]:
+        """Return the fields of a webhook or trigger with their defaults."""
         if table == "triggers":
             return TRIGGER
         return {**WEBHOOK, "http_method": "post"} if self.version >= Version.V7 else WEBHOOK
 
     def add_row(self, table: str, values: Mapping[str, object]) -> Record:
-        """Add a webhook or trigger; what this version does not know is dropped silently."""
-        shape = self.shape(table)
-        known = {name: value for name, value in values.items() if name in shape}
-        return self.add(table, **{**shape, **known, "created_by_id": 2, "updated_by_id": 2})
+        """Add a webhook or trigger, and silently drop fields that this version lacks."""
+        defaults = self.defaults(table)
+        known = {name: value for name, value in values.items() if name in defaults}
+        return self.add(table, **{**defaults, **known, "created_by_id": 2, "updated_by_id": 2})
 
     def install_webhook(self, endpoint: str, *, secret: str) -> None:
         """Install a webhook with its two triggers, as an admin would by hand."""
-        webhook = self.add_row(
-            "webhooks", {"name": "Family Plans", "endpoint": endpoint, "signature_token": secret}
-        )
+        values = {"name": "Family Plans", "endpoint": endpoint, "signature_token": secret}
+        webhook = self.add_row("webhooks", values)
         for event, name in (("create", "ticket created"), ("update", "ticket updated")):
             trigger = {
                 "name": f"Family Plans: {name}",
@@ -222,14 +221,14 @@ class Records:
 
 def webhook_id_of(trigger: Record) -> int | None:
     sent = trigger["perform"].get("notification.webhook", {}).get("webhook_id")
-    return None if sent is None else int(sent)  # admin's own pages send it as text
+    return None if sent is None else int(sent)  # Zammad's admin pages send it as text
 
 
 def touch(record: Record) -> None:
-    """Bump updated_at; a later version is always a newer one."""
+    """Advance updated_at, so that a later version is always newer."""
     before = datetime.fromisoformat(record["updated_at"])
-    record["updated_at"] = written(max(datetime.now(UTC), before + TICK))
+    record["updated_at"] = format_time(max(datetime.now(UTC), before + TICK))
 
 
-def written(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

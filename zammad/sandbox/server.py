@@ -1,4 +1,4 @@
-"""The sandbox itself: a Zammad that listens on a port of its own."""
+"""The server of the sandbox."""
 
 import json
 import socket
@@ -6,7 +6,6 @@ import struct
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +17,7 @@ from zammad.sandbox.webhooks import Helpdesk
 
 
 class Sandbox(Helpdesk):
-    """A Zammad on a port of its own, from `with Sandbox() as sandbox:` to the end of the block."""
+    """A Zammad that listens on its own port during `with Sandbox() as sandbox:`."""
 
     def __init__(
         self,
@@ -32,8 +31,8 @@ class Sandbox(Helpdesk):
         retry_factor: float = 1.0,
         count_after: float | None = None,
     ) -> None:
-        """`retry_factor` scales the waits; `count_after` says how many seconds after each ticket its
-        customer's tickets are counted, which otherwise a test does: `count_tickets`."""
+        """`retry_factor` scales the waits; `count_after` is the time in seconds after which a ticket
+        updates its customer, or None if a test calls `count_tickets`."""
         super().__init__(version=version, retry_factor=retry_factor, count_after=count_after)
         self.faults = Faults()
         self.calls: list[Call] = []
@@ -49,9 +48,7 @@ class Sandbox(Helpdesk):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -69,14 +66,11 @@ class Sandbox(Helpdesk):
         return f"http://{host!s}:{port}"
 
     def connections(self) -> list[socket.socket]:
-        """List the connections that clients hold now."""
+        """List the open connections of clients."""
         return list(self._server.open_connections)
 
     def answer(self, call: Call) -> tuple[int, object]:
-        """Answer one call.
-
-        :raises Refusal:
-        """
+        """:raises Refusal:"""
         if call.path == "/":
             return 200, "Zammad sandbox"
         with self.lock:
@@ -98,7 +92,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients in tests leave in the middle of answers."""
+        """Log nothing: clients in tests disconnect during responses."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -115,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing: `sandbox.calls` tells what arrived."""
+        """Log nothing: `sandbox.calls` lists the requests."""
 
     def respond(self) -> None:
         sandbox = self.server.sandbox

@@ -1,4 +1,4 @@
-"""Tickets, the triggers that watch them, and the webhooks that they send."""
+"""Tickets, and the webhooks that their triggers send."""
 
 import base64
 import hashlib
@@ -16,12 +16,12 @@ from zammad.sandbox.records import Record, Records, Version, touch, webhook_id_o
 
 # All in seconds.
 RETRY_WAITS: Final = (10, 20, 30, 40)  # five sends in all
-COUNTED_AFTER: Final = 5.0  # about as long as Zammad's own jobs take
+COUNTED_AFTER: Final = 5.0  # roughly when Zammad's own jobs run
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One webhook delivery, and the status each of its sends was answered with (None: no answer)."""
+    """A webhook delivery with the status of the response to each attempt (None: no response)."""
 
     delivery_id: str
     trigger: str
@@ -29,13 +29,13 @@ class Delivery:
 
 
 class Helpdesk(Records):
-    """Records in which things happen."""
+    """The records, with tickets that send webhooks."""
 
     def __init__(self, *, version: Version, retry_factor: float, count_after: float | None) -> None:
         super().__init__(version=version)
         self.retry_factor = retry_factor
         self.deliveries: list[Delivery] = []
-        # Hosts that Zammad's resolver does not know.
+        # Hosts that Zammad cannot resolve.
         self.unknown_hosts: set[str] = set()
         self.stopping = threading.Event()
         self._count_after = count_after
@@ -43,38 +43,38 @@ class Helpdesk(Records):
         self._threads: list[threading.Thread] = []
 
     def create_ticket(self, customer: str, *, title: str = "A question", article: str = "") -> Record:
-        """Open a ticket for an address, whose customer is made if need be; webhooks follow."""
+        """Open a ticket for the customer with an address, a new one if need be, and send webhooks."""
         with self.lock:
             ticket = self.add("tickets", title=title, state="new", customer_id=self._customer(customer))
-        self._happened(ticket, "create", changed=set(), article=article)
+        self._fire(ticket, "create", changed=set(), article=article)
         return ticket
 
     def update_ticket(self, ticket_id: int, *, article: str = "", **changes: Any) -> Record:
-        """Change a ticket, or write an article into it; where neither is new, nothing happens."""
+        """Change a ticket or add an article, and send webhooks unless nothing is new."""
         with self.lock:
             ticket = self.records["tickets"][ticket_id]
             if "customer" in changes:
                 changes["customer_id"] = self._customer(str(changes.pop("customer")))
             changed = {name for name, value in changes.items() if ticket.get(name) != value}
-            if changed or article:
-                self._uncounted.add(ticket["customer_id"])
-                ticket.update(changes)
-                touch(ticket)
-        if changed or article:
-            self._happened(ticket, "update", changed=changed, article=article)
+            if not changed and not article:
+                return ticket
+            self._uncounted.add(ticket["customer_id"])
+            ticket.update(changes)
+            touch(ticket)
+        self._fire(ticket, "update", changed=changed, article=article)
         return ticket
 
     def count_tickets(self) -> None:
-        """Count the tickets of the customers who had any changed since, as Zammad does moments later.
+        """Count the tickets of customers whose tickets changed, which makes their records newer.
 
-        That alone makes their records newer.
+        Zammad does so moments after each change.
         """
         with self.lock:
             while self._uncounted:
                 touch(self.records["users"][self._uncounted.pop()])
 
     def settle(self) -> None:
-        """Wait until every delivery is through, its retries included."""
+        """Wait until every delivery has ended, retries included."""
         while self._threads:
             self._threads.pop().join()
 
@@ -104,10 +104,10 @@ class Helpdesk(Records):
         found = [row for row in self.records["users"].values() if row["email"] == address.lower()]
         return int((found[0] if found else self.add_user(address))["id"])
 
-    def _happened(self, ticket: Record, event: str, *, changed: set[str], article: str) -> None:
+    def _fire(self, ticket: Record, event: str, *, changed: set[str], article: str) -> None:
         with self.lock:
             self._uncounted.add(ticket["customer_id"])
-            written = self._write_article(ticket, article) if article else None
+            article_id = self._add_article(ticket, article) if article else None
             # In alphabetical order of their names, in lower case.
             for trigger in sorted(self.records["triggers"].values(), key=lambda row: row["name"].lower()):
                 webhook = self.records["webhooks"].get(webhook_id_of(trigger) or 0)
@@ -118,7 +118,7 @@ class Helpdesk(Records):
                 ):
                     delivery = Delivery(delivery_id=str(uuid.uuid4()), trigger=trigger["name"])
                     self.deliveries.append(delivery)
-                    self._start(self._deliver, delivery, dict(webhook), ticket["id"], written)
+                    self._start(self._deliver, delivery, dict(webhook), ticket["id"], article_id)
         if self._count_after is not None:
             self._start(self._count_later, self._count_after)
 
@@ -131,7 +131,7 @@ class Helpdesk(Records):
         if not self.stopping.wait(seconds):
             self.count_tickets()
 
-    def _write_article(self, ticket: Record, body: str) -> int:
+    def _add_article(self, ticket: Record, body: str) -> int:
         article = self.add(
             "articles",
             ticket_id=ticket["id"],
@@ -146,7 +146,7 @@ class Helpdesk(Records):
         return int(article["id"])
 
     def _deliver(self, delivery: Delivery, webhook: Record, ticket_id: int, article_id: int | None) -> None:
-        """Send until a 2xx is answered, five times at most, each time rendered anew."""
+        """Send until the response is a 2xx, five times at most, each time rendered anew."""
         unknown = urlsplit(webhook["endpoint"]).hostname in self.unknown_hosts
         for wait in (0, *RETRY_WAITS):
             if self.stopping.wait(wait * self.retry_factor):
@@ -162,10 +162,10 @@ class Helpdesk(Records):
 
 
 def fires(trigger: Record, ticket: Record, *, event: str, changed: set[str], has_article: bool) -> bool:
-    """Tell whether a trigger fires.
+    """Return whether a trigger fires.
 
-    A selective one fires on an update only with a new article, or where an attribute that its
-    condition names was changed. The action itself is no attribute.
+    A selective one fires on an update only with a new article, or if an attribute in its condition
+    has changed. The action itself is not an attribute.
     """
     if not trigger["active"] or trigger["activator"] != "action":
         return False
@@ -194,7 +194,7 @@ def _body(webhook: Record, render: Callable[[], Record]) -> bytes:
 
 
 def _rails_json(payload: Record) -> bytes:
-    """Write JSON as Rails does: these three are escaped, other characters stay as they are."""
+    """Encode JSON as Rails does, which escapes only these three characters."""
     text = json.dumps(payload, ensure_ascii=False)
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -202,7 +202,7 @@ def _rails_json(payload: Record) -> bytes:
 
 
 def _send(delivery: Delivery, webhook: Record, body: bytes, *, version: Version) -> int | None:
-    """Send a delivery as Zammad does, and return the status answered, if any.
+    """Send a delivery as Zammad does, and return the status of the response, if any.
 
     https://github.com/zammad/zammad/blob/stable/lib/user_agent.rb
     """

@@ -1,4 +1,4 @@
-"""Serve the stand-in Zammad until it is interrupted."""
+"""Run the Zammad sandbox until it is interrupted."""
 
 from threading import Event
 from typing import Any
@@ -9,15 +9,15 @@ from zammad.sandbox import COUNTED_AFTER, PEOPLE, Sandbox
 
 
 class Command(BaseCommand):
-    help = "Serve a stand-in for Zammad, for development. It forgets everything when it ends."
+    help = "Run a stand-in for Zammad, for development. It loses all data when it ends."
     requires_system_checks: list[str] = []  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=8001)
         parser.add_argument("--token", default="sandbox-api-token", help="The API token it accepts.")
-        parser.add_argument("--webhook-endpoint", default="", help="Where tickets are announced.")
-        parser.add_argument("--webhook-secret", default="", help="What signs the announcements.")
+        parser.add_argument("--webhook-endpoint", default="", help="The URL for its webhooks.")
+        parser.add_argument("--webhook-secret", default="", help="The secret that signs its webhooks.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         with sandbox:
             self.stdout.write(f"Zammad sandbox at {sandbox.url}")
             self.stdout.write(f"Users: {', '.join(email for email, *_ in PEOPLE)}")
-            self.stdout.write(f"Webhooks go to: {options['webhook_endpoint'] or 'nobody'}")
+            self.stdout.write(f"Webhooks go to: {options['webhook_endpoint'] or 'nowhere'}")
             self.stdout.write("POST /api/v1/tickets opens a ticket, which sends a webhook. Stop with Ctrl-C.")
             try:
                 Event().wait()
