@@ -357,7 +357,9 @@ def test_a_search_that_ignores_the_window_stores_nothing_and_names_the_whole_imp
     shown[1]["updated_at"] = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
     sandbox.faults.set("GET /api/v1/users/search", Reply(body=json.dumps(shown).encode()))
 
-    with pytest.raises(CommandError, match=r"ignores the time of their changes\. Run the whole import instead"):
+    with pytest.raises(
+        CommandError, match=r"ignores the time of their changes\. Run the whole import instead"
+    ):
         run("--changed-within", "1h")
 
     assert not ZammadUser.objects.exists()

@@ -209,8 +209,8 @@ def test_a_reissued_invite_has_one_link_the_new_one(
         (Reply(status=401, body=b'{"error": "Not authorized"}'), "Zammad answered 401: Not authorized"),
         (Reply(status=422, body=b'{"error": "API token access disabled!"}'), "API token access disabled!"),
         (Reply(status=500), "Zammad answered 500: no reason given"),
-        (HTML_PAGE, "Zammad's answer is not JSON."),
-        (NULL_TOKEN, "Zammad's answer holds no token."),
+        (HTML_PAGE, "Zammad's response is not JSON."),
+        (NULL_TOKEN, "Zammad's response contains no token."),
     ],
 )
 def test_a_failing_zammad_is_logged_once_with_its_cause_and_without_secrets(

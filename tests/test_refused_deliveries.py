@@ -472,7 +472,7 @@ def test_the_list_shows_what_was_refused_when_and_how_often(
         "Aug. 3, 2026, 2 p.m. | Signature wrong | 7 | Aug. 3, 2026, 2:05 p.m. | "
         "00000000-0000-0000-0000-000000000000"
     )
-    assert "counted by hour and reason; nothing else of it is kept" in text_of(page)
+    assert "counted by hour and reason; nothing else of them is stored" in text_of(page)
 
 
 @pytest.mark.usefixtures("two_rows")

@@ -136,7 +136,7 @@ def test_an_answer_without_a_token_is_unreadable(
 ) -> None:
     sandbox.faults.set(f"POST {TOKENS}", Reply(body=json.dumps(answer).encode()))
 
-    with pytest.raises(ZammadUnreadable, match=r"^Zammad's answer holds no token\.$"):
+    with pytest.raises(ZammadUnreadable, match=r"^Zammad's response contains no token\.$"):
         client.create_access_token(name=NAME, expires_on=EXPIRES_ON)
 
 
@@ -436,7 +436,7 @@ def test_an_endless_answer_is_left_at_its_cap() -> None:
     with listener(flood) as url:
         client = ZammadClient(url=url, token=SECRET)
 
-        with pytest.raises(ZammadUnreadable, match=r"^Zammad's answer is too long\.$"):
+        with pytest.raises(ZammadUnreadable, match=r"^Zammad's response is too long\.$"):
             client.me()
         client.close()
 
@@ -447,7 +447,7 @@ def test_a_compressed_answer_is_neither_asked_for_nor_unpacked(
     packed = Reply(body=b"\x1f\x8b\x08\x00", headers={"Content-Encoding": "gzip"})
     sandbox.faults.set("GET /api/v1/users/me", packed)
 
-    with pytest.raises(ZammadUnreadable, match=r"^Zammad's answer is not JSON\.$"):
+    with pytest.raises(ZammadUnreadable, match=r"^Zammad's response is not JSON\.$"):
         client.me()
     assert sandbox.calls[0].headers["accept-encoding"] == "identity"
 

@@ -57,27 +57,27 @@ FAULTS: dict[str, tuple[Fault | Reply, str]] = {
     "dripping headers": (Fault.DRIP_HEADERS, r"Zammad did not answer in time \(\w+\)\."),
     "dripping body": (Fault.DRIP_BODY, r"Zammad did not answer in time \(\w+\)\."),
     "truncated": (Fault.TRUNCATE, r"Zammad could not be reached \(\w+\)\."),
-    "HTML": (faulty.HTML_PAGE, "Zammad's answer is not JSON."),
+    "HTML": (faulty.HTML_PAGE, "Zammad's response is not JSON."),
     "an HTML error": (
         Reply(status=502, body=b"<h1>Bad gateway</h1>", headers={"Content-Type": "text/html"}),
         "Zammad answered 502: no reason given",
     ),
-    "broken JSON": (faulty.BROKEN_JSON, "Zammad's answer is not JSON."),
-    "a text": (faulty.WRONG_TYPE, "Zammad's answer is not (an object|a list)."),
-    "a number": (Reply(body=b"5"), "Zammad's answer is not (an object|a list)."),
-    "null": (Reply(body=b"null"), "Zammad's answer is not JSON."),
+    "broken JSON": (faulty.BROKEN_JSON, "Zammad's response is not JSON."),
+    "a text": (faulty.WRONG_TYPE, "Zammad's response is not (an object|a list)."),
+    "a number": (Reply(body=b"5"), "Zammad's response is not (an object|a list)."),
+    "null": (Reply(body=b"null"), "Zammad's response is not JSON."),
     "an object of another kind": (
         Reply(body=b'{"token": 5, "tokens": {}}'),
-        "Zammad's answer (holds no|is not a list)",
+        "Zammad's response (contains no|is not a list)",
     ),
-    "empty": (Reply(body=b""), "Zammad's answer is not JSON."),
+    "empty": (Reply(body=b""), "Zammad's response is not JSON."),
     "a redirect": (faulty.REDIRECT, "Zammad answered 302: no reason given"),
     **{str(status): (reply, re.escape(line)) for status, (reply, line) in REFUSALS.items()},
 }
 # Faults of the one response that contains a token; lists may be that long.
 TOKEN_FAULTS: dict[str, tuple[Fault | Reply, str]] = {
-    "a null token": (faulty.NULL_TOKEN, "Zammad's answer holds no token."),
-    "oversized": (faulty.OVERSIZED, "Zammad's answer is too long."),
+    "a null token": (faulty.NULL_TOKEN, "Zammad's response contains no token."),
+    "oversized": (faulty.OVERSIZED, "Zammad's response is too long."),
 }
 
 

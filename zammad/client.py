@@ -124,20 +124,20 @@ class ZammadClient:
         for token in (answer.get("token"), answer.get("name")):
             if isinstance(token, str) and token and token != name:
                 return token
-        raise ZammadUnreadable("Zammad's answer holds no token.", status=200)
+        raise ZammadUnreadable("Zammad's response contains no token.", status=200)
 
     def list_access_tokens(self) -> list[AccessToken]:
         """List all tokens of the account, expired ones included; skip malformed items."""
         tokens = self._token_access().get("tokens")
         if not isinstance(tokens, list):
-            raise ZammadUnreadable("Zammad's answer holds no list of tokens.", status=200)
+            raise ZammadUnreadable("Zammad's response contains no list of tokens.", status=200)
         return [token for token in map(_access_token, tokens) if token is not None]
 
     def owner_permissions(self) -> frozenset[str]:
         """List the permissions of the token's owner, whatever the token itself may do."""
         permissions = self._token_access().get("permissions")
         if not isinstance(permissions, list):
-            raise ZammadUnreadable("Zammad's answer holds no list of permissions.", status=200)
+            raise ZammadUnreadable("Zammad's response contains no list of permissions.", status=200)
         return frozenset(filter(None, map(_permission, permissions)))
 
     def delete_access_token(self, token_id: int) -> bool:
@@ -197,7 +197,7 @@ class ZammadClient:
         """Create a webhook or trigger, and return its id. Never retried."""
         created = _object(self._call("POST", f"{kind}s", json=dict(values))).get("id")
         if type(created) is not int:
-            raise ZammadUnreadable("Zammad's answer holds no id.", status=201)
+            raise ZammadUnreadable("Zammad's response contains no id.", status=201)
         return created
 
     def update_object(self, kind: Kind, object_id: int, values: Mapping[str, object]) -> None:
@@ -286,7 +286,7 @@ class ZammadClient:
                 while chunk := response.raw.read1(READ_BYTES):
                     content += chunk
                     if len(content) > cap:
-                        raise ZammadUnreadable("Zammad's answer is too long.", status=response.status_code)
+                        raise ZammadUnreadable("Zammad's response is too long.", status=response.status_code)
                     deadline.check()
             # A header block that was cut off parses as an empty response.
             deadline.check()
@@ -312,7 +312,7 @@ class ZammadClient:
                 retry_after=float(after) if re.fullmatch(r"[0-9]{1,6}", after) else 0,
             )
         if answer is None:
-            raise ZammadUnreadable("Zammad's answer is not JSON.", status=status)
+            raise ZammadUnreadable("Zammad's response is not JSON.", status=status)
         return answer
 
     def _reason(self, answer: object, *, hidden: str) -> str:
@@ -349,13 +349,13 @@ def get_patient_client(*, token: str = "") -> ZammadClient:
 
 def _object(answer: object) -> dict[str, object]:
     if not isinstance(answer, dict):
-        raise ZammadUnreadable("Zammad's answer is not an object.", status=200)
+        raise ZammadUnreadable("Zammad's response is not an object.", status=200)
     return answer
 
 
 def _list(answer: object) -> list[object]:
     if not isinstance(answer, list):
-        raise ZammadUnreadable("Zammad's answer is not a list.", status=200)
+        raise ZammadUnreadable("Zammad's response is not a list.", status=200)
     return answer
 
 

@@ -105,11 +105,11 @@ def _resolve(host: str, port: int, *, timeout: float) -> list[str]:
 
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             answers.put(error)
         else:
-            answers.put([str(address[0]) for *_, address in found])
+            answers.put([str(address[0]) for *_, address in addresses])
 
     threading.Thread(target=look_up, daemon=True).start()
     try:

@@ -1,6 +1,6 @@
-"""Prepared statements: the SQL that a QuerySet writes, kept and executed again with other values.
+"""Prepared statements: execute the SQL of a QuerySet again and again with other values.
 
-Django's compiler takes several times as long as the database does for a small statement.
+For a small statement, Django's compiler takes several times as long as the database.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ ANY_OF_LIST = "= ANY(%s)"
 
 
 class Placeholder(Value):
-    """A value in a QuerySet that each execution gives."""
+    """A value in a QuerySet that each execution replaces."""
 
     def __init__(self, name: str, value: object) -> None:
         super().__init__(value)
@@ -31,11 +31,11 @@ class Placeholder(Value):
 
 
 class Statement(Generic[Values, Row]):
-    """A function that executes the QuerySet it decorates, and returns named tuples.
+    """A function that executes a QuerySet and returns named tuples.
 
-    On PostgreSQL the text is written once; elsewhere the QuerySet runs as it is. Values are keyword
-    arguments. None, a bool or an enum's member belongs to the text: SQL has another operator for
-    NULL, and a QuerySet is chosen by the others.
+    On PostgreSQL the SQL is compiled once; elsewhere the QuerySet runs as it is. Values are keyword
+    arguments. None, bools and members of enums become part of the SQL: NULL needs another operator,
+    and the others select the QuerySet.
     """
 
     def __init__(self, row: type[Row], rows: Callable[Values, QuerySet[Any]]) -> None:
@@ -78,7 +78,7 @@ def statement(row: type[Row]) -> Callable[[Callable[Values, QuerySet[Any]]], Sta
 
 
 def shape_of(row: type[Row], path: str = "") -> tuple[list[str], Callable[[Sequence[Any]], Row]]:
-    """List the columns of a row and of the rows within it, and return what makes it from their values."""
+    """Return the columns of a row and its related rows, and a function that builds it from their values."""
     columns: list[str] = []
     related: list[tuple[slice, Callable[[Sequence[Any]], Any]]] = []
     for name, kind in get_type_hints(row).items():

@@ -97,22 +97,22 @@ class Request:
         return 200, {"tokens": tokens, "permissions": permissions}
 
     def create_token(self) -> Answer:
-        asked = self.call.json()
+        body = self.call.json()
         is_old = self.desk.version <= Version.V6_0
-        name = asked.get("label" if is_old else "name")
+        name = body.get("label" if is_old else "name")
         if not name:
             raise Refusal(422, "Name can't be blank")
-        if not isinstance(asked.get("permission"), list):
+        if not isinstance(body.get("permission"), list):
             raise Refusal.masked()
         expires_at = None
         try:
-            if asked.get("expires_at"):
-                expires_at = str(date.fromisoformat(asked["expires_at"][:10]))
+            if body.get("expires_at"):
+                expires_at = str(date.fromisoformat(body["expires_at"][:10]))
         except (TypeError, ValueError):
             if not is_old:
                 raise Refusal.masked() from None
         value = secrets.token_urlsafe(48)
-        permissions = frozenset(asked["permission"])
+        permissions = frozenset(body["permission"])
         self.desk.add_token(self.user["id"], value, name=name, permissions=permissions, expires_at=expires_at)
         return 200, {"name" if is_old else "token": value}
 
@@ -152,13 +152,13 @@ class Request:
 
     def update_user(self, user_id: int) -> Answer:
         """Change a user; an agent may change customers, but neither staff nor themselves."""
-        user, asked = self._row("users", user_id), self.call.json()
+        user, body = self._row("users", user_id), self.call.json()
         is_customer = not any(name.startswith(("ticket.agent", "admin")) for name in user["permissions"])
         may = "ticket.agent" in self.permissions and is_customer and user_id != self.user["id"]
         if not may and "admin.user" not in self.permissions:
             raise Refusal(403, "Not authorized")
         known = self.desk.user_fields()
-        user.update({name: value for name, value in asked.items() if name in known})
+        user.update({name: value for name, value in body.items() if name in known})
         user["updated_by_id"] = self.user["id"]
         touch(user)
         return 200, self._user(user_id)
@@ -168,13 +168,13 @@ class Request:
 
     def create_attribute(self) -> Answer:
         """Create an attribute of users, which has no column before the migration."""
-        asked = self.call.json()
-        if asked.get("object") != "User" or not re.fullmatch("[a-z][a-z0-9_]*", str(asked.get("name", ""))):
+        body = self.call.json()
+        if body.get("object") != "User" or not re.fullmatch("[a-z][a-z0-9_]*", str(body.get("name", ""))):
             raise Refusal.masked()
-        if any(row["name"] == asked["name"] for row in self.desk.records["attributes"].values()):
+        if any(row["name"] == body["name"] for row in self.desk.records["attributes"].values()):
             raise Refusal(422, "already exists")
         own = {"to_create": True, "to_migrate": True, "to_delete": False, "editable": True}
-        return 201, self.desk.add("attributes", **{**asked, **own})
+        return 201, self.desk.add("attributes", **{**body, **own})
 
     def execute_migrations(self) -> Answer:
         for row in self.desk.records["attributes"].values():
@@ -184,22 +184,22 @@ class Request:
     # --- Tickets ----------------------------------------------------------------------------------
 
     def create_ticket(self) -> Answer:
-        asked = self.call.json()
-        customer = self._customer(asked)
-        if "@" not in customer or not asked.get("title"):
+        body = self.call.json()
+        customer = self._customer(body)
+        if "@" not in customer or not body.get("title"):
             raise Refusal(422, "A ticket needs a title and a customer.")
-        return 201, self.desk.create_ticket(customer, title=str(asked["title"]), article=_article(asked))
+        return 201, self.desk.create_ticket(customer, title=str(body["title"]), article=_article(body))
 
     def update_ticket(self, ticket_id: int) -> Answer:
         self._row("tickets", ticket_id)
-        asked = self.call.json()
-        changes: dict[str, object] = {name: asked[name] for name in ("title", "state") if name in asked}
-        if customer := self._customer(asked):
+        body = self.call.json()
+        changes: dict[str, object] = {name: body[name] for name in ("title", "state") if name in body}
+        if customer := self._customer(body):
             changes["customer"] = customer
-        return 200, self.desk.update_ticket(ticket_id, article=_article(asked), **changes)
+        return 200, self.desk.update_ticket(ticket_id, article=_article(body), **changes)
 
-    def _customer(self, asked: Record) -> str:
-        customer = str(asked.get("customer") or asked.get("customer_id") or "")
+    def _customer(self, body: Record) -> str:
+        customer = str(body.get("customer") or body.get("customer_id") or "")
         if customer.isdecimal():
             known = self.desk.records["users"].get(int(customer))
             return str(known["email"]) if known else ""
@@ -215,14 +215,14 @@ class Request:
         return 200, self.desk.row_json(self._row(self._table(), row_id))
 
     def create_row(self) -> Answer:
-        table, asked = self._table(), self.call.json()
-        self._check({**self.desk.defaults(table), **asked}, but=None)
-        return 201, self.desk.row_json(self.desk.add_row(table, asked))
+        table, body = self._table(), self.call.json()
+        self._check({**self.desk.defaults(table), **body}, but=None)
+        return 201, self.desk.row_json(self.desk.add_row(table, body))
 
     def update_row(self, row_id: int) -> Answer:
         table = self._table()
-        row, asked = self._row(table, row_id), self.call.json()
-        changes = {name: value for name, value in asked.items() if name in self.desk.defaults(table)}
+        row, body = self._row(table, row_id), self.call.json()
+        changes = {name: value for name, value in body.items() if name in self.desk.defaults(table)}
         self._check({**row, **changes}, but=row_id)
         row.update(changes)
         touch(row)
@@ -284,8 +284,8 @@ def _changed_since(query: Mapping[str, str]) -> str:
     return format_time(datetime.now(UTC) - timedelta(**{f"{unit}s": int(value)}))
 
 
-def _article(asked: Record) -> str:
-    article = asked.get("article")
+def _article(body: Record) -> str:
+    article = body.get("article")
     return str(article.get("body") or "") if isinstance(article, dict) else ""
 
 

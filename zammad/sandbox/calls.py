@@ -40,21 +40,21 @@ class Call:
     def json(self) -> dict[str, Any]:
         """:raises Refusal:"""
         try:
-            asked = json.loads(self.body)
+            body = json.loads(self.body)
         except ValueError:
-            asked = None
-        if not isinstance(asked, dict):
+            body = None
+        if not isinstance(body, dict):
             raise Refusal(400, "The body is not a JSON object.")
-        return asked
+        return body
 
     def page(self, rows: list[T], *, size: int, most: int = 1000) -> list[T]:
         """Return the requested page; `size` is Zammad's default, and `most` its limit."""
         try:
-            asked = int(self.query.get("per_page") or self.query.get("limit") or size)
+            size = int(self.query.get("per_page") or self.query.get("limit") or size)
             page = int(self.query.get("page", 1))
         except ValueError:
-            asked, page = 0, 1  # as Ruby converts text
-        size = min(asked, most)
+            size, page = 0, 1  # as Ruby converts text
+        size = min(size, most)
         start = (page - 1) * size
         if size < 0 or start < 0:
             raise Refusal.masked()
