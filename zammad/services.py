@@ -38,8 +38,6 @@ UNITS: Final[dict[Unit, timedelta]] = {
 }
 # The tolerated difference between Zammad's clock and ours.
 CLOCK_SKEW = timedelta(minutes=5)
-
-
 WHOLE_IMPORT: Final = "Run the whole import instead, without --changed-within."
 
 
