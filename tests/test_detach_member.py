@@ -1,11 +1,16 @@
 """How a membership ends, and what becomes of its invite."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from time_machine import TimeMachineFixture
 
+from plans import queries
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from plans.queries import Invite
 from plans.services import Detachment, accept_invite, create_plan, detach_member, transfer_ownership
@@ -174,3 +179,63 @@ def test_a_former_owner_can_be_detached_like_anybody(plan: FamilyPlan, alice: Us
     detach_member(actor=bob, membership_id=alice.membership.pk)
 
     assert list(plan.memberships.values_list("user", flat=True)) == [bob.pk]
+
+
+# --- What changes while a request waits for the lock -------------------------------------------------
+
+
+@contextmanager
+def refused_after(code: str, change: Callable[[], object]) -> Iterator[None]:
+    """Hold that a change is noticed which is committed after the search, before the plan is locked.
+
+    Here it happens in the transaction of the refused service, and is rolled back with it.
+    """
+    lock = queries.lock_plan_of_member.first
+
+    def change_then_lock(**values: Any) -> queries.LockedPlan | None:
+        plan = lock(**values)
+        change()
+        return plan
+
+    with mock.patch.object(queries.lock_plan_of_member, "first", change_then_lock), refused(code):
+        yield
+
+
+def hand_over(plan: FamilyPlan, member: User) -> None:
+    plan.memberships.update(role=Membership.Role.MEMBER)
+    plan.memberships.filter(user=member).update(role=Membership.Role.OWNER)
+
+
+def test_a_membership_that_ends_before_the_lock_is_not_found(
+    plan: FamilyPlan, alice: User, bob: User
+) -> None:
+    membership_id = bob.membership.pk
+
+    with refused_after("MEMBERSHIP_NOT_FOUND", Membership.objects.filter(user=bob).delete):
+        detach_member(actor=alice, membership_id=membership_id)
+
+
+def test_an_owner_who_hands_over_before_the_lock_detaches_nobody(
+    plan: FamilyPlan, alice: User, bob: User
+) -> None:
+    fellow = MembershipFactory(family_plan=plan)
+
+    with refused_after("PERMISSION_DENIED", lambda: hand_over(plan, bob)):
+        detach_member(actor=alice, membership_id=fellow.pk)
+
+
+def test_an_owner_whose_seat_ends_before_the_lock_sees_no_member(
+    plan: FamilyPlan, alice: User, bob: User
+) -> None:
+    with refused_after("MEMBERSHIP_NOT_FOUND", Membership.objects.filter(user=alice).delete):
+        detach_member(actor=alice, membership_id=bob.membership.pk)
+
+
+@pytest.mark.parametrize("name", ["bob", "support"])
+def test_a_member_who_becomes_the_owner_before_the_lock_stays(
+    plan: FamilyPlan, bob: User, support: User, name: str
+) -> None:
+    actor = {"bob": bob, "support": support}[name]
+
+    with refused_after("OWNER_CANNOT_BE_DETACHED", lambda: hand_over(plan, bob)):
+        detach_member(actor=actor, membership_id=bob.membership.pk)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -18,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from pytest_django import Settings
 from time_machine import TimeMachineFixture
 
+from plans.mail import mail_invitation
 from plans.models import FamilyPlan, FamilyPlanInvite, InvitationMail, Membership
 from plans.quotas import PlaceQuerySet
 from plans.services import (
@@ -149,6 +151,22 @@ def test_a_reissue_mails_the_new_link(
 
     assert FamilyPlanInvite.objects.get(pk=failed.pk).mail_status == "SENT"
     assert issued.url in mail.outbox[0].body
+
+
+def test_the_mail_status_of_an_older_link_never_overwrites_a_newer_ones(
+    plan: FamilyPlan, alice: User, sandbox: Sandbox
+) -> None:
+    def fail_after_a_reissue(older: FamilyPlanInvite, **link: Any) -> FamilyPlanInvite.MailStatus:
+        sending.side_effect = mail_invitation
+        newer = reissue_invite(actor=alice, invite_id=older.pk).invite
+        assert newer.mail_status == "SENT"
+        return FamilyPlanInvite.MailStatus.FAILED
+
+    with mock.patch("plans.services.mail_invitation", side_effect=fail_after_a_reissue) as sending:
+        older = create_invite(actor=alice, plan_id=plan.pk, email="dave@example.com").invite
+
+    assert older.mail_status == "FAILED"
+    assert FamilyPlanInvite.objects.get(pk=older.pk).mail_status == "SENT"
 
 
 @pytest.mark.django_db(transaction=True)
