@@ -1,15 +1,14 @@
-"""The journeys of people through plans: create, invite, accept, detach, transfer, close.
+"""Services that change plans: create, invite, accept, detach, transfer, close.
 
-Every change of a plan's seats happens under the row lock of that plan. Locks are taken in
-one order, so that no two journeys can wait for each other: plan, then invite, then person.
-No HTTP or mail call is made while a transaction is open; who is told is read in it.
+Every change of a plan's seats happens under the row lock of that plan. Locks are taken in one
+order, plan, invite, person, so that services cannot deadlock. No HTTP or mail call is made while
+a transaction is open; the recipients of mails are read in it. Transactions are durable: what a
+service returns is committed.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,15 +21,7 @@ from django.utils import timezone
 from plans import queries
 from plans.invite_tokens import fetch_invite_token
 from plans.mail import mail_invitation, tell_of_joining, tell_of_leaving, tell_of_transfer
-from plans.models import (
-    DAY,
-    FamilyPlan,
-    FamilyPlanInvite,
-    Membership,
-    PlanEvent,
-    digest_of,
-    display_name,
-)
+from plans.models import DAY, FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, digest_of, display_name
 from plans.rules import (
     AlreadyInPlan,
     InvalidInput,
@@ -61,6 +52,7 @@ from plans.settings import PlanSettings
 from plans.visibility import Viewer
 from zammad.addresses import spellings
 from zammad.linking import settle_person
+from zammad.transactions import transaction_required
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -73,7 +65,7 @@ Kind = PlanEvent.Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedInvite:
-    """An invite with its token, which is known at this moment only."""
+    """An invite with its token, which is not stored anywhere."""
 
     invite: FamilyPlanInvite
     token: str
@@ -82,7 +74,7 @@ class IssuedInvite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """A seat that was taken, and the page that staff chose to show next."""
+    """The seat that was taken, and the page to show next."""
 
     membership: Membership
     plan: LockedPlan
@@ -91,7 +83,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detachment:
-    """What a detachment leaves for the one who asked: nothing, for a member who left."""
+    """The plan and the freed invite, as the actor sees them: members who left see neither."""
 
     plan: LockedPlan | None
     invite: Invite | None
@@ -99,7 +91,7 @@ class Detachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitePreview:
-    """What the holder of a token may know before accepting, and what stands in the way."""
+    """What the holder of a token sees before accepting, and the reason why they cannot."""
 
     plan_name: str
     owner_name: str
@@ -109,7 +101,7 @@ class InvitePreview:
 
 
 def create_plan(*, actor: Actor, name: str, owner_email: str | None = None) -> FamilyPlan:
-    """Create a plan with its owner: the actor, or for staff whoever verified the address.
+    """Create a plan owned by the actor, or, for staff, by the user who has verified an address.
 
     :raises NotAuthenticated:
     :raises NotPermitted:
@@ -137,7 +129,7 @@ def create_plan(*, actor: Actor, name: str, owner_email: str | None = None) -> F
             raise UserNotFound if for_another else NotAuthenticated
         if Membership.objects.filter(user=owner_id).exists():
             raise AlreadyInPlan
-        # The person's row is held: what they make at once is counted one by one.
+        # The owner's row is locked, so plans that they create concurrently are counted one by one.
         if not for_another and not has_plan_left(owner_id, plan_settings=plan_settings, now=now):
             raise PlanLimitReached
         plan.save()
@@ -156,7 +148,7 @@ def create_plan(*, actor: Actor, name: str, owner_email: str | None = None) -> F
 
 
 def create_invite(*, actor: Actor, plan_id: int, email: str | None = None) -> IssuedInvite:
-    """Hold a seat for whoever brings the token that is answered, and mail it if asked to.
+    """Hold a seat for the bearer of the returned token, and mail the link if an address is given.
 
     :raises NotAuthenticated:
     :raises PlanNotFound:
@@ -172,18 +164,17 @@ def create_invite(*, actor: Actor, plan_id: int, email: str | None = None) -> Is
     """
     now = timezone.now()
     person = signed_in(actor)
-    viewer = Viewer(person)
     try:
         address = normal_address(email, field="email")
     except InvalidInput:
-        check_manages_plan(viewer, plan_id)  # a missing right is told first
+        check_manages_plan(Viewer(person), plan_id)  # a missing right is reported first
         raise
     invite = FamilyPlanInvite(family_plan_id=plan_id, created_by_id=person.pk, email=address, created_at=now)
     return _issue(invite, actor=person, kind=Kind.INVITE_CREATED, now=now)
 
 
 def reissue_invite(*, actor: Actor, invite_id: int) -> IssuedInvite:
-    """Give an unused invite a fresh token and expiry; the old link is dead.
+    """Give an unused invite a new token and expiry; the old link stops working.
 
     :raises NotAuthenticated:
     :raises InviteNotFound:
@@ -199,23 +190,24 @@ def reissue_invite(*, actor: Actor, invite_id: int) -> IssuedInvite:
     """
     now = timezone.now()
     person = signed_in(actor)
-    viewer = Viewer(person)
-    invite = visible_invite(viewer, invite_id)
+    invite = visible_invite(Viewer(person), invite_id)
     return _issue(invite, actor=person, kind=Kind.INVITE_REISSUED, now=now)
 
 
 def _issue(
     invite: FamilyPlanInvite, *, actor: User, kind: PlanEvent.Kind, now: datetime.datetime
 ) -> IssuedInvite:
-    """Fetch a token for a new or known invite, then write it under the plan's lock.
+    """Fetch a token for a new or known invite, then write the invite under the plan's lock.
 
-    What no longer fits is refused; the token left in Zammad is powerless, held by nobody,
-    and removed by reconcile_invites.
+    If the rules no longer allow it there, it is refused. The token left in Zammad opens nothing,
+    nobody holds it, and reconcile_invites removes it.
     """
     plan_settings, _ = _check_issuable(invite, viewer=Viewer(actor), now=now)
     token_name, token = fetch_invite_token(expires_at=now + plan_settings.invite_ttl)
-    with _locked_plan(invite.family_plan_id, actor) as (plan, viewer, now):
-        # What was seen before Zammad was asked may be out of sight by now.
+    with transaction.atomic(durable=True):
+        plan, now = _lock_plan(invite.family_plan_id)
+        viewer = Viewer(actor)
+        # The actor may have lost sight of the invite while Zammad answered.
         if invite.pk:
             invite = visible_invite(viewer, invite.pk, lock=True)
         plan_settings, as_owner = _check_issuable(invite, viewer=viewer, now=now)
@@ -237,10 +229,10 @@ def _issue(
 def _check_issuable(
     invite: FamilyPlanInvite, *, viewer: Viewer, now: datetime.datetime
 ) -> tuple[PlanSettings, bool]:
-    """Hold right and rules in one query; return the settings in force, and whether the viewer is the owner.
+    """Check right and rules in one query; return the settings in force, and whether the viewer is the owner.
 
-    The plan's lock also serialises what its owner issues over all plans. A person owns one plan at
-    a time, and ceases to own it under this very lock: the next plan sees all that this one issued.
+    The plan's lock also serialises what its owner issues across all plans: a user owns one plan at
+    a time and stops owning it under this lock, so the next plan sees everything issued in this one.
     """
     room = queries.plan_and_room.first(
         plan_id=invite.family_plan_id,
@@ -260,7 +252,7 @@ def _check_issuable(
 
 
 def revoke_invite(*, actor: Actor, invite_id: int) -> FamilyPlanInvite:
-    """Expire an open invite now; one that has expired already stays as it is.
+    """Expire an open invite now; an expired one stays as it is.
 
     :raises NotAuthenticated:
     :raises InviteNotFound:
@@ -268,9 +260,10 @@ def revoke_invite(*, actor: Actor, invite_id: int) -> FamilyPlanInvite:
     :raises InviteAlreadyUsed:
     """
     person = signed_in(actor)
-    viewer = Viewer(person)
-    plan_id = visible_invite(viewer, invite_id).family_plan_id
-    with _locked_plan(plan_id, person) as (plan, viewer, now):
+    plan_id = visible_invite(Viewer(person), invite_id).family_plan_id
+    with transaction.atomic(durable=True):
+        plan, now = _lock_plan(plan_id)
+        viewer = Viewer(person)
         invite = visible_invite(viewer, invite_id)
         check_manages(viewer, role=viewer.role_in(plan.pk), missing=InviteNotFound)
         match invite.status(now=now):
@@ -284,7 +277,7 @@ def revoke_invite(*, actor: Actor, invite_id: int) -> FamilyPlanInvite:
 
 
 def preview_invite(*, actor: Actor, token: str) -> InvitePreview:
-    """Show what the token leads to, with the refusal that accepting it would meet now.
+    """Return what a token is for, and the refusal that accepting it now would meet.
 
     :raises NotAuthenticated:
     :raises InviteNotFound:
@@ -312,7 +305,7 @@ def preview_invite(*, actor: Actor, token: str) -> InvitePreview:
 
 
 def accept_invite(*, actor: Actor, token: str) -> Acceptance:
-    """Seat the actor in the invite's plan; the person who used this very invite succeeds again.
+    """Seat the actor in the invite's plan; accepting again with the same invite succeeds.
 
     :raises NotAuthenticated:
     :raises InviteNotFound:
@@ -324,14 +317,15 @@ def accept_invite(*, actor: Actor, token: str) -> Acceptance:
     """
     person = signed_in(actor)
     digest = digest_of(token)
-    with _locked(lambda: queries.lock_plan_of_token.first(token_digest=digest), InviteNotFound) as (
-        plan,
-        now,
-    ):
-        plan_settings = PlanSettings.stored(plan.settings)
+    with transaction.atomic(durable=True):
+        plan = queries.lock_plan_of_token.first(token_digest=digest)
+        if plan is None:
+            raise InviteNotFound
+        now = timezone.now()
         invite = queries.invite_of_token.first(token_digest=digest, lock=True)
         if invite is None:
-            raise InviteNotFound
+            raise InviteNotFound  # reissued concurrently
+        plan_settings = PlanSettings.stored(plan.settings)
         if not queries.lock_person(user_id=person.pk):
             raise NotAuthenticated
         people, owner = queries.participants(plan_id=plan.pk, user_id=person.pk)
@@ -357,7 +351,7 @@ def accept_invite(*, actor: Actor, token: str) -> Acceptance:
 
 
 def detach_member(*, actor: Actor, membership_id: int) -> Detachment:
-    """End a membership; the invite it came by is unused again, and expired.
+    """End a membership; the invite it came from becomes unused again, and expires.
 
     :raises NotAuthenticated:
     :raises MembershipNotFound:
@@ -366,17 +360,16 @@ def detach_member(*, actor: Actor, membership_id: int) -> Detachment:
     """
     person = signed_in(actor)
     viewer = Viewer(person)
-
-    def lock() -> LockedPlan | None:
-        own = queries.lock_plan_of_member.first(membership_id=membership_id, seen_by=person.pk)
-        if own is None and viewer.reads_all_plans:
-            return queries.lock_plan_of_member.first(membership_id=membership_id, seen_by=None)
-        return own
-
-    with _locked(lock, MembershipNotFound) as (plan, now):
+    with transaction.atomic(durable=True):
+        plan = queries.lock_plan_of_member.first(membership_id=membership_id, seen_by=person.pk)
+        if plan is None and viewer.reads_all_plans:
+            plan = queries.lock_plan_of_member.first(membership_id=membership_id, seen_by=None)
+        if plan is None:
+            raise MembershipNotFound
+        now = timezone.now()
         people, owner = queries.participants(plan_id=plan.pk, user_id=person.pk, membership_id=membership_id)
         member = next((each for each in people.values() if each.seat and each.seat.pk == membership_id), None)
-        # What was seen before the lock may be out of sight by now.
+        # The membership may have ended, or the actor lost sight of it, while waiting for the lock.
         if member is None:
             raise MembershipNotFound
         leaves = member.user.pk == person.pk
@@ -400,16 +393,17 @@ def detach_member(*, actor: Actor, membership_id: int) -> Detachment:
 
 
 def transfer_ownership(*, actor: Actor, membership_id: int) -> LockedPlan:
-    """Swap the roles of a plan's owner and one of its members.
+    """Make a member the owner of their plan, and the current owner a member.
 
     :raises NotAuthenticated:
     :raises MembershipNotFound:
     :raises NotPermitted:
     """
     person = signed_in(actor)
-    viewer = Viewer(person)
-    plan_id = visible_membership(viewer, membership_id).family_plan_id
-    with _locked_plan(plan_id, person) as (plan, viewer, now):
+    plan_id = visible_membership(Viewer(person), membership_id).family_plan_id
+    with transaction.atomic(durable=True):
+        plan, now = _lock_plan(plan_id)
+        viewer = Viewer(person)
         membership = visible_membership(viewer, membership_id)
         check_manages(viewer, role=viewer.role_in(plan.pk), missing=MembershipNotFound)
         if membership.is_owner:
@@ -432,7 +426,7 @@ def transfer_ownership(*, actor: Actor, membership_id: int) -> LockedPlan:
 
 
 def close_plan(*, actor: Actor, plan_id: int) -> LockedPlan:
-    """End a plan that has no members but its owner; its row and history stay for staff.
+    """Close a plan whose only member is its owner; its row and history stay for staff.
 
     :raises NotAuthenticated:
     :raises PlanNotFound:
@@ -441,10 +435,10 @@ def close_plan(*, actor: Actor, plan_id: int) -> LockedPlan:
     :raises PlanNotEmpty:
     """
     person = signed_in(actor)
-    viewer = Viewer(person)
-    check_manages_plan(viewer, plan_id)
-    with _locked_plan(plan_id, person) as (plan, viewer, now):
-        check_manages_plan(viewer, plan_id)
+    check_manages_plan(Viewer(person), plan_id)
+    with transaction.atomic(durable=True):
+        plan, now = _lock_plan(plan_id)
+        check_manages_plan(Viewer(person), plan_id)
         if plan.closed_at:
             raise PlanClosed
         members = Membership.objects.filter(family_plan=plan.pk)
@@ -462,43 +456,34 @@ def close_plan(*, actor: Actor, plan_id: int) -> LockedPlan:
 
 
 def invite_url(token: str) -> str:
-    """Return the link to hand out: a front end's page where INVITE_URL names one, else ours."""
+    """Return the link of an invite: a page of the front end if INVITE_URL is set, else ours."""
     if settings.INVITE_URL:
         return str(settings.INVITE_URL).replace("{token}", token)
     return public_url(reverse("invite", args=[token]))
 
 
 def public_url(page: str) -> str:
-    """Make a path of ours absolute; a URL stays as it is."""
+    """Make a path of ours absolute; return a URL as it is."""
     return f"{settings.PUBLIC_URL}{page}" if page.startswith("/") else page
 
 
 # --- Under the lock of a plan ----------------------------------------------------------
 
 
-@contextmanager
-def _locked(
-    lock: Callable[[], LockedPlan | None], missing: type[Refusal]
-) -> Iterator[tuple[LockedPlan, datetime.datetime]]:
-    """Open a transaction that holds the row of the plan that `lock` returns, and read the clock in it.
+@transaction_required
+def _lock_plan(plan_id: int) -> tuple[LockedPlan, datetime.datetime]:
+    """Lock a plan's row, and read the clock afterwards.
 
-    A clock read before the wait for the lock would let an accept pass the very revocation
-    that it waited for. Durable: when the service returns, what it answers is committed.
+    Every service reads the clock under the lock: with the time from before, an accept that waited
+    for a revocation would still see an open invite.
     """
-    with transaction.atomic(durable=True):
-        plan = lock()
-        if plan is None:
-            raise missing
-        yield plan, timezone.now()
+    plan = queries.lock_plan.first(plan_id=plan_id)
+    if plan is None:
+        raise PlanNotFound
+    return plan, timezone.now()
 
 
-@contextmanager
-def _locked_plan(plan_id: int, person: User) -> Iterator[tuple[LockedPlan, Viewer, datetime.datetime]]:
-    """Lock a plan by its key, and look at the person anew: the seat may have changed meanwhile."""
-    with _locked(lambda: queries.lock_plan.first(plan_id=plan_id), PlanNotFound) as (plan, now):
-        yield plan, Viewer(person), now
-
-
+@transaction_required
 def _record(
     kind: PlanEvent.Kind,
     *,
@@ -520,8 +505,9 @@ def _record(
     )
 
 
+@transaction_required
 def _end_membership(member: Participant, *, now: datetime.datetime) -> Invite | None:
-    """Free a seat and the invite it was taken with; the old link, still out there, is dead."""
+    """Free a seat and the invite it was taken with, and expire that: its old link may still be around."""
     Membership.objects.filter(user=member.user.pk).delete()
     FamilyPlanInvite.objects.filter(user=member.user.pk).update(user=None, expires_at=now)
     invite = member.user.family_plan_invite
