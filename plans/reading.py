@@ -1,9 +1,9 @@
-"""What one operation reads: the database is asked each question once, for all rows together."""
+"""What one operation reads: each query runs once, for all rows together."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,14 @@ from plans.visibility import Viewer
 
 if TYPE_CHECKING:
     from plans.visibility import Actor
+    from zammad.statements import Statement
 
 
 class Reading:
-    """The viewer, the moment, the settings, and what was read of plans and people.
+    """The viewer, the time, the settings, and what has been read about plans and people.
 
-    A mutation makes all of it outdated: each starts with a new one. The number of queries depends
-    on what is asked, not on how many plans or rows there are.
+    A mutation outdates all of it, so each starts a new one. The number of queries depends on the
+    fields selected, not on the number of plans or rows.
     """
 
     def __init__(self, user: Actor) -> None:
@@ -42,18 +43,16 @@ class Reading:
     # --- Plans ------------------------------------------------------------------------------
 
     def read_together(self, plan_ids: Iterable[int]) -> None:
-        """Remember the plans of a page: what is asked of one is fetched for all."""
+        """Remember the plans of a page: what one of them needs is fetched for all."""
         new = [plan_id for plan_id in plan_ids if plan_id not in self._together]
         self._together |= dict.fromkeys(new, new)
 
     def members(self, plan_id: int) -> list[queries.Member]:
         """Return the members of a plan, its owner first."""
-        return self._of_plan(plan_id, "members", lambda plan_ids: queries.members(plan_ids=plan_ids))
+        return self._of_plan(plan_id, queries.members)
 
     def seats_taken(self, plan_id: int) -> int:
-        rows: list[queries.SeatsTaken] = self._of_plan(
-            plan_id, "seats", lambda plan_ids: queries.seats_taken_in(plan_ids=plan_ids, now=self.now)
-        )
+        rows: list[queries.SeatsTaken] = self._of_plan(plan_id, queries.seats_taken_in, now=self.now)
         return rows[0].seats_taken if rows else 0
 
     def invites(
@@ -61,34 +60,25 @@ class Reading:
     ) -> list[queries.Invite]:
         """Return a plan's newest invites, or the newest before one of them."""
         return self._of_plan(
-            plan_id,
-            ("invites", status, before, count),
-            lambda plan_ids: queries.invites(
-                plan_ids=plan_ids, status=status, before=before, count=count, now=self.now
-            ),
+            plan_id, queries.invites, status=status, before=before, count=count, now=self.now
         )
 
     def events(self, plan_id: int, *, before: int | None, count: int) -> list[queries.Event]:
         """Return a plan's newest events, or the newest before one of them."""
-        return self._of_plan(
-            plan_id,
-            ("events", before, count),
-            lambda plan_ids: queries.events(plan_ids=plan_ids, before=before, count=count),
-        )
+        return self._of_plan(plan_id, queries.events, before=before, count=count)
 
-    def _of_plan(
-        self, plan_id: int, question: Hashable, fetch: Callable[[list[int]], Iterable[Any]]
-    ) -> list[Any]:
-        rows = self._rows.setdefault(question, {})
+    def _of_plan(self, plan_id: int, statement: Statement[..., Any], **values: Hashable) -> list[Any]:
+        """Return a plan's rows; execute the statement for all plans of the page when one needs it first."""
+        rows = self._rows.setdefault((statement, *values.values()), {})
         if plan_id not in rows:
             plan_ids = self._together.get(plan_id, [plan_id])
             rows |= {each: [] for each in plan_ids}
-            for row in fetch(plan_ids):
+            for row in statement(plan_ids=plan_ids, **values):
                 rows[row.family_plan_id].append(row)
                 self.note(row)
         return rows[plan_id]
 
-    # --- People whom rows name by id: all that were noted are fetched with the first that is needed ---
+    # --- People that rows refer to: the first one needed is fetched together with all noted so far ---
 
     def person(self, user_id: int | None) -> queries.Person | None:
         if user_id is not None and user_id not in self._people:
@@ -99,7 +89,7 @@ class Reading:
         return None if user_id is None else self._people[user_id]
 
     def note(self, row: object) -> None:
-        """Note the people whom a row names."""
+        """Note the people that a row refers to."""
         match row:
             case queries.Member():
                 self._people[row.user.pk] = queries.Person.of(row.user, plan_id=row.family_plan_id)
