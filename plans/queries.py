@@ -1,9 +1,8 @@
-"""Database queries: the rows that plans show and decide by, each read by a prepared statement."""
+"""Database queries of plans: the rows that are shown or decided on, mostly by prepared statement."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,7 @@ from zammad.statements import statement
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# --- Plans, and what belongs to them --------------------------------------------------------
+# --- Plans and their rows -------------------------------------------------------------------
 
 
 class Plan(NamedTuple):
@@ -31,7 +30,7 @@ class Plan(NamedTuple):
 
 
 class Account(NamedTuple):
-    """A user, without their password."""
+    """A user without the password."""
 
     pk: int
     first_name: str
@@ -41,7 +40,7 @@ class Account(NamedTuple):
 
 
 class Person(NamedTuple):
-    """A user by name and address, and the plan they are in, on which it depends who sees the address."""
+    """A user's name and address, and their plan, which decides who sees the address."""
 
     pk: int
     first_name: str
@@ -55,7 +54,7 @@ class Person(NamedTuple):
 
 
 class ZammadData(NamedTuple):
-    """What Zammad last said of one of its users."""
+    """What Zammad last said about one of its users."""
 
     zammad_id: int
     email: str
@@ -175,14 +174,14 @@ def people(*, user_ids: list[int]) -> QuerySet[Any]:
 
 
 class PlanRole(NamedTuple):
-    """A plan, and the role that a person has in it."""
+    """A plan, and a user's role in it."""
 
     pk: int
     role: str | None
 
 
 class PlanRoom(NamedTuple):
-    """A plan, and whether it can issue an invite; what is taken leaves out the invite itself."""
+    """A plan, and whether it can issue an invite. The invite itself does not count as a seat taken."""
 
     pk: int
     role: str | None
@@ -190,7 +189,7 @@ class PlanRoom(NamedTuple):
     closed_at: datetime.datetime | None
     seats_taken: int
     issued: int  # since a moment, in this plan
-    issued_by_owner: int  # since then by this person as the owner of any plan
+    issued_by_owner: int  # since then, by this user as the owner of any plan
     address_sits: bool
     address_invited: bool
     settings: str
@@ -221,9 +220,9 @@ def plan_and_room(
     now: datetime.datetime,
     since: datetime.datetime,
 ) -> QuerySet[Any]:
-    """Fetch what decides whether an invite, new or known, may be issued for an address or for anybody."""
+    """Fetch what decides whether a new or known invite may be issued, for an address or for anybody."""
     issued = PlanEvent.objects.issuing(since=since)
-    # Of this plan only: the answer must not tell whether an address has an account or plan elsewhere.
+    # In this plan only: the response must not reveal an account or a plan elsewhere.
     members = Membership.objects.filter(
         family_plan=OuterRef("pk"),
         user__emailaddress__email__in=spellings,
@@ -243,23 +242,16 @@ def plan_and_room(
 
 
 def addresses_of(user_id: int | None) -> list[str]:
-    """List the addresses that a person has verified, in lower case as allauth keeps them."""
+    """List the addresses that a user has verified, in lower case as allauth stores them."""
     verified = EmailAddress.objects.filter(user=user_id, verified=True)
     return list(verified.values_list("email", flat=True))
-
-
-def user_with_address(spellings: Iterable[str]) -> int | None:
-    """Return the key of the active person who has verified an address."""
-    verified = EmailAddress.objects.filter(email__in=spellings, verified=True, user__is_active=True)
-    user_id: int | None = verified.order_by("pk").values_list("user", flat=True).first()
-    return user_id
 
 
 # --- Under the lock of a plan ---------------------------------------------------------------
 
 
 class LockedPlan(NamedTuple):
-    """A plan whose row is locked, and the settings in force."""
+    """A plan whose row is locked, with the settings in force."""
 
     pk: int
     name: str
@@ -270,7 +262,7 @@ class LockedPlan(NamedTuple):
 
 
 class InviteOfToken(NamedTuple):
-    """An invite as the holder of its token meets it."""
+    """An invite as the holder of its token sees it."""
 
     pk: int
     email: str
@@ -290,7 +282,7 @@ class Seat(NamedTuple):
 
 
 class AccountAddress(NamedTuple):
-    """A user, one of the addresses they verified, and their seat with the invite that led to it."""
+    """A user, one of their verified addresses, their seat, and the invite that led to it."""
 
     pk: int
     first_name: str
@@ -304,10 +296,10 @@ class AccountAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Participant:
-    """A person whom a change of a plan concerns, as they are at this moment."""
+    """A user involved in a change of a plan, as they are now."""
 
     user: AccountAddress
-    addresses: list[str] = field(default_factory=list)  # verified; the primary one is the last
+    addresses: list[str] = field(default_factory=list)  # verified; the primary one comes last
 
     @property
     def seat(self) -> Seat | None:
@@ -317,7 +309,7 @@ class Participant:
         return self.seat.role if self.seat and self.seat.family_plan_id == plan_id else None
 
 
-# No joins: FOR UPDATE would lock the rows of every table joined.
+# No joins: FOR UPDATE would lock the rows of every joined table.
 def _locked_plans() -> QuerySet[FamilyPlan]:
     return FamilyPlan.objects.select_for_update().annotate(settings=settings_as_stored())
 
@@ -335,7 +327,7 @@ def lock_plan_of_token(*, token_digest: str) -> QuerySet[Any]:
 
 @statement(LockedPlan)
 def lock_plan_of_member(*, membership_id: int, seen_by: int | None) -> QuerySet[Any]:
-    """Lock the plan of a membership; with `seen_by`, only if that user is in it, too."""
+    """Lock the plan of a membership; with `seen_by`, only if that user is in the plan, too."""
     seats = Membership.objects.values("family_plan")
     plans = _locked_plans().filter(pk__in=seats.filter(pk=membership_id))
     return plans if seen_by is None else plans.filter(pk__in=seats.filter(user=seen_by))
@@ -343,8 +335,8 @@ def lock_plan_of_member(*, membership_id: int, seen_by: int | None) -> QuerySet[
 
 @statement(Account)
 def lock_person(*, user_id: int) -> QuerySet[Any]:
-    """Lock an active person, so that two plans cannot seat them at once."""
-    # NO KEY UPDATE: a foreign key to the person, written elsewhere, need not wait.
+    """Lock an active user, so that two plans cannot seat them at the same time."""
+    # NO KEY UPDATE: others may write foreign keys to this user without waiting.
     everybody = get_user_model()._default_manager.select_for_update(no_key=True)
     return everybody.filter(pk=user_id, is_active=True)
 
@@ -361,7 +353,7 @@ def invite_of_token(*, token_digest: str, lock: bool) -> QuerySet[Any]:
 def _participants(*, plan_id: int, user_id: int, membership_id: int | None) -> QuerySet[Any]:
     everybody = get_user_model()._default_manager
     seats = Membership.objects.values("user")
-    # A union: OR would make the database look at everybody.
+    # A union: with OR the database would scan all users.
     keys = [seats.filter(family_plan=plan_id, role=Membership.Role.OWNER)]
     if membership_id is not None:
         keys.append(seats.filter(pk=membership_id))
@@ -378,17 +370,11 @@ def _participants(*, plan_id: int, user_id: int, membership_id: int | None) -> Q
 def participants(
     *, plan_id: int, user_id: int, membership_id: int | None = None
 ) -> tuple[dict[int, Participant], Participant | None]:
-    """Fetch a person, who has a membership and the plan's owner by their keys; and the owner, if any."""
-    found: dict[int, Participant] = {}
+    """Fetch a user, a membership's user and the plan's owner, by primary key; return the owner as well."""
+    people: dict[int, Participant] = {}
     for row in _participants(plan_id=plan_id, user_id=user_id, membership_id=membership_id):
-        participant = found.setdefault(row.pk, Participant(user=row))
+        participant = people.setdefault(row.pk, Participant(user=row))
         if row.address is not None:
             participant.addresses.append(row.address)
-    owners = (each for each in found.values() if each.role_in(plan_id) == Membership.Role.OWNER)
-    return found, next(owners, None)
-
-
-def plans_created_by(user_id: int, *, since: datetime.datetime) -> int:
-    """Count the plans that a person has created for themselves since a moment."""
-    created = PlanEvent.objects.filter(kind=PlanEvent.Kind.PLAN_CREATED, at__gt=since)
-    return created.counted_for(user_id).count()
+    owners = (each for each in people.values() if each.role_in(plan_id) == Membership.Role.OWNER)
+    return people, next(owners, None)

@@ -1,15 +1,16 @@
-"""The rules of plans, and the refusals that they raise."""
+"""The rules of plans, and the refusals they raise."""
 
 from __future__ import annotations
 
 import datetime
 from typing import TYPE_CHECKING
 
+from allauth.account.models import EmailAddress
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from plans import queries
-from plans.models import DAY, FamilyPlanInvite, Membership
+from plans.models import DAY, FamilyPlanInvite, Membership, PlanEvent
 from zammad.addresses import spellings, validated_address
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Refusal(ValidationError):
-    """A rule of plans says no: the message is safe to show, the code is stable.
+    """A rule of plans is broken. The message is safe to show, and the code is stable.
 
-    The docstrings of refusals are read by API users: when it comes, and what to do about it.
+    API users read the docstring of each refusal: when it comes, and what to do about it.
     """
 
     code: str
@@ -36,7 +37,7 @@ class Refusal(ValidationError):
 
 
 class NotAuthenticated(PermissionDenied):
-    """Nobody is signed in. Sign in, and send the session token."""
+    """You are not signed in. Sign in, and send the session token."""
 
     code = "NOT_AUTHENTICATED"
 
@@ -45,7 +46,7 @@ class NotAuthenticated(PermissionDenied):
 
 
 class NotPermitted(PermissionDenied):
-    """One sees what it is about, but may not do this. Do not offer it to this person."""
+    """You can see what this concerns, but may not do it. Do not offer the action."""
 
     code = "PERMISSION_DENIED"
 
@@ -54,7 +55,7 @@ class NotPermitted(PermissionDenied):
 
 
 class InvalidInput(ValidationError):
-    """A value is not what its field takes; `field` names it. Show the message beside that field."""
+    """A value is not valid for its field, named by `field`. Show the message next to that field."""
 
     code = "INVALID_INPUT"
 
@@ -64,112 +65,112 @@ class InvalidInput(ValidationError):
 
 
 class PlanNotFound(Refusal):
-    """There is no such plan, or none that one may see. Ask `viewer` for one's plan again."""
+    """There is no such plan, or you cannot see it. Fetch your plan from `viewer` again."""
 
     code = "PLAN_NOT_FOUND"
     text = _("There is no such plan.")
 
 
 class PlanFull(Refusal):
-    """Every seat is taken or, for a new invite, held by an open one. The owner has to make room."""
+    """Every seat is taken or, for a new invite, held by an open one. The owner has to free a seat."""
 
     code = "PLAN_FULL"
     text = _("Every seat of this plan is taken.")
 
 
 class PlanClosed(Refusal):
-    """The plan has ended, for good. Stop offering it."""
+    """The plan has been closed for good. Stop offering it."""
 
     code = "PLAN_CLOSED"
     text = _("This plan is closed.")
 
 
 class PlanNotEmpty(Refusal):
-    """Somebody but the owner is in the plan. Detach them first, or transfer the ownership."""
+    """The plan has members other than its owner. Detach them first, or transfer the ownership."""
 
     code = "PLAN_NOT_EMPTY"
     text = _("This plan still has members.")
 
 
 class UserNotFound(Refusal):
-    """No active person has verified the address. They sign up and verify it first."""
+    """No active user has verified the address. Its holder has to sign up and verify it first."""
 
     code = "USER_NOT_FOUND"
-    text = _("Nobody here has verified this address.")
+    text = _("No user has verified this address.")
 
 
 class InvitesPaused(Refusal):
-    """Staff switched invites off for all plans. Try another day; open invites can be accepted."""
+    """Staff have paused invites for all plans. Try again another day; open invites can still be accepted."""
 
     code = "INVITES_PAUSED"
     text = _("Invites are paused at the moment.")
 
 
 class InviteTokenUnavailable(Refusal):
-    """Zammad gave no token in time, and nothing happened. Try again in a minute, a few times at most."""
+    """Zammad issued no token in time, and nothing has changed. Retry in a minute, a few times at most."""
 
     code = "INVITE_TOKEN_UNAVAILABLE"
-    text = _("The invite could not be made just now. Try again in a moment.")
+    text = _("The invite could not be created just now. Try again in a moment.")
 
 
 class InviteLimitReached(Refusal):
-    """The plan, or its owner over all plans, has reached the invites of 24 hours. Try again tomorrow."""
+    """The plan, or its owner in all plans, has reached the 24-hour limit of invites. Try again tomorrow."""
 
     code = "INVITE_LIMIT_REACHED"
-    text = _("All invites of today have been made. Try again tomorrow.")
+    text = _("You have reached the daily limit for invites. Try again tomorrow.")
 
 
 class PlanLimitReached(Refusal):
-    """The person has made as many plans of their own in 24 hours as they may. Try again tomorrow."""
+    """You have created as many plans of your own in 24 hours as you may. Try again tomorrow."""
 
     code = "PLAN_LIMIT_REACHED"
-    text = _("You have made as many plans today as you may. Try again tomorrow.")
+    text = _("You have reached the daily limit for new plans. Try again tomorrow.")
 
 
 class InviteNotFound(Refusal):
-    """There is no such invite, no longer by this token, or none that one may see. Ask for a new link."""
+    """There is no such invite, its link was replaced, or you cannot see it. Ask for a new link."""
 
     code = "INVITE_NOT_FOUND"
     text = _("There is no such invite.")
 
 
 class InviteExpired(Refusal):
-    """The invite's time is over, or somebody ended it. Ask the owner to reissue it."""
+    """The invite has expired or was ended early. Ask the owner to reissue it."""
 
     code = "INVITE_EXPIRED"
     text = _("This invite has expired. Ask for a new one.")
 
 
 class InviteAlreadyUsed(Refusal):
-    """Somebody has the seat by this invite. A new invite is needed."""
+    """Somebody has already taken the seat with this invite. Ask for a new one."""
 
     code = "INVITE_ALREADY_USED"
-    text = _("This invite has been used.")
+    text = _("This invite has already been used.")
 
 
 class InviteEmailMismatch(Refusal):
-    """The invite is for an address that the person has not verified. Sign in with it, or verify it."""
+    """The invite is for an address that you have not verified. Sign in with that address, or verify it."""
 
     code = "INVITE_EMAIL_MISMATCH"
-    text = _("This invite is for another address. Sign in with that one, or verify it.")
+    text = _("This invite is for another address. Sign in with that address, or verify it.")
 
 
 class AlreadyInPlan(Refusal):
-    """The person has a seat already, and can have one only. They leave that plan first."""
+    """You or the person you named has a seat, and may have only one. Leave that plan, or ask them to."""
 
     code = "ALREADY_IN_PLAN"
-    text = _("This person is in a plan already.")
+    text = _("This person is already in a plan.")
 
 
 class AlreadyInvited(Refusal):
-    """The address has an open invite to this plan. Reissue that one, or revoke it first."""
+    """The address already has an open invite to this plan. Reissue that invite, or revoke it first."""
 
     code = "ALREADY_INVITED"
-    text = _("This address has an open invite to this plan.")
+    text = _("This address already has an open invite to this plan.")
 
 
 class MembershipNotFound(Refusal):
-    """There is no such membership, or none that one may see. Ask for the plan's members again."""
+    """There is no such membership, or you cannot see it. Fetch the plan's members again."""
 
     code = "MEMBERSHIP_NOT_FOUND"
     text = _("There is no such member.")
@@ -182,11 +183,11 @@ class OwnerCannotBeDetached(Refusal):
     text = _("The owner cannot be detached. Transfer the ownership or close the plan.")
 
 
-# --- Look-ups, each among what the viewer sees ----------------------------------------------
+# --- Look-ups, limited to what the viewer sees ----------------------------------------------
 
 
 def signed_in(actor: Actor) -> User:
-    """Narrow the viewer to a person.
+    """Return the signed-in user.
 
     :raises NotAuthenticated:
     """
@@ -196,9 +197,9 @@ def signed_in(actor: Actor) -> User:
 
 
 def normal_address(email: str | None, *, field: str) -> str:
-    """Return an address in the form we compare, or an empty text for None.
+    """Return an address in the form we compare, or an empty string for None.
 
-    An empty text is refused: an invite that a client's slip leaves open to everybody is no favour.
+    An empty string is refused: a client's mistake must not open an invite to everybody.
 
     :raises InvalidInput:
     """
@@ -211,18 +212,19 @@ def normal_address(email: str | None, *, field: str) -> str:
 
 
 def owner_of_address(address: str) -> int:
-    """Return the key of the active person who has verified an address.
+    """Return the primary key of the active user who has verified an address.
 
     :raises UserNotFound:
     """
-    user_id = queries.user_with_address(spellings(address))
+    verified = EmailAddress.objects.filter(email__in=spellings(address), verified=True, user__is_active=True)
+    user_id: int | None = verified.order_by("pk").values_list("user", flat=True).first()
     if user_id is None:
         raise UserNotFound
     return user_id
 
 
 def visible_invite(viewer: Viewer, invite_id: int, *, lock: bool = False) -> FamilyPlanInvite:
-    """Fetch an invite among those that the viewer sees.
+    """Fetch an invite that the viewer sees.
 
     :raises InviteNotFound:
     """
@@ -235,7 +237,7 @@ def visible_invite(viewer: Viewer, invite_id: int, *, lock: bool = False) -> Fam
 
 
 def visible_membership(viewer: Viewer, membership_id: int) -> Membership:
-    """Fetch a membership among those that the viewer sees.
+    """Fetch a membership that the viewer sees.
 
     :raises MembershipNotFound:
     """
@@ -249,9 +251,9 @@ def visible_membership(viewer: Viewer, membership_id: int) -> Membership:
 
 
 def check_manages(viewer: Viewer, *, role: str | None, missing: type[Refusal]) -> None:
-    """Hold that a person owns a plan, or may act for others; `role` is what they are in it now.
+    """Check that the viewer, whose role in a plan is given, owns it or may act for others.
 
-    :raises missing: for those who do not see the plan.
+    :raises missing: if the viewer does not see the plan.
     :raises NotPermitted:
     """
     if role == Membership.Role.OWNER:
@@ -263,13 +265,12 @@ def check_manages(viewer: Viewer, *, role: str | None, missing: type[Refusal]) -
 
 
 def check_manages_plan(viewer: Viewer, plan_id: int) -> None:
-    """Hold that a person owns a plan that exists, or may act for others.
+    """Check that a plan exists, and that the viewer owns it or may act for others.
 
     :raises PlanNotFound:
     :raises NotPermitted:
     """
-    # One query tells that the plan is seen and who owns it: a plan that closed between two would
-    # be seen, and then forbidden.
+    # One query, not two: a plan that closed in between would be visible first, and then forbidden.
     plan = queries.plan_and_role.first(plan_id=plan_id, user_id=viewer.user_id)
     if plan is None:
         raise PlanNotFound
@@ -277,7 +278,7 @@ def check_manages_plan(viewer: Viewer, plan_id: int) -> None:
 
 
 def check_invitable(invite: FamilyPlanInvite, *, room: PlanRoom, plan_settings: PlanSettings) -> None:
-    """Hold that a plan can issue an invite, new or known.
+    """Check that a plan can issue a new invite or reissue a known one.
 
     :raises InviteAlreadyUsed:
     :raises PlanClosed:
@@ -304,7 +305,7 @@ def check_invitable(invite: FamilyPlanInvite, *, room: PlanRoom, plan_settings: 
 
 
 def may_create_plan(reading: Reading) -> bool:
-    """Tell whether the viewer may create a plan of their own now."""
+    """Return whether the viewer may create a plan of their own now."""
     viewer = reading.viewer
     if viewer.membership or not viewer.user_id:
         return False
@@ -314,14 +315,15 @@ def may_create_plan(reading: Reading) -> bool:
 
 
 def has_plan_left(user_id: int, *, plan_settings: PlanSettings, now: datetime.datetime) -> bool:
-    """Tell whether a person has a plan of their own left for today, whatever else they may do."""
-    return queries.plans_created_by(user_id, since=now - DAY) < plan_settings.plans_per_day
+    """Return whether a user is below the daily limit for plans of their own."""
+    created = PlanEvent.objects.filter(kind=PlanEvent.Kind.PLAN_CREATED, at__gt=now - DAY)
+    return created.counted_for(user_id).count() < plan_settings.plans_per_day
 
 
 def check_acceptable(
     invite: InviteOfToken, *, person: Participant, plan_settings: PlanSettings, now: datetime.datetime
 ) -> None:
-    """Hold that a person may take the invite's seat now, or has taken it before.
+    """Check that a person may take the invite's seat now, or has already taken it.
 
     :raises InviteAlreadyUsed:
     :raises InviteExpired:

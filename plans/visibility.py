@@ -1,4 +1,4 @@
-"""Who sees and manages what of plans: the one answer for resolvers, services and admin."""
+"""Visibility of plans: what a viewer sees and manages, for resolvers, services and admin alike."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ if TYPE_CHECKING:
         PlanEventQuerySet,
     )
 
-
 Actor: TypeAlias = "User | AnonymousUser"
 Rows = TypeVar("Rows", bound=QuerySet[Any])
 
 
 class Viewer:
-    """A person, or nobody, with their seat and rights at one moment; each is fetched when first needed.
+    """A user, or an anonymous one, with their seat and rights; each is fetched when first needed.
 
-    Under the lock of a plan make a new one: the seat may have changed while waiting for it.
+    Make a new one under a plan's lock: the seat may have changed while waiting for it.
     """
 
     def __init__(self, user: Actor) -> None:
         self.user = user
         self.user_id: int = user.pk or 0
 
-    # --- The seat, and rights that Django's permissions grant ------------------------------------
+    # --- The seat, and the rights from Django's permissions --------------------------------------
 
     @cached_property
     def membership(self) -> queries.Member | None:
@@ -58,7 +57,7 @@ class Viewer:
     def reads_zammad(self) -> bool:
         return self.reads_all_plans and self.user.has_perm("zammad.view_zammaduser")
 
-    # --- One object: rights are looked up only where the seat does not settle it ------------------
+    # --- One object: rights are fetched only where the seat does not settle it --------------------
 
     def role_in(self, plan_id: int) -> str | None:
         seat = self.membership
@@ -68,24 +67,24 @@ class Viewer:
         return plan_id is not None and self.role_in(plan_id) == Membership.Role.OWNER
 
     def sees_history_of(self, plan_id: int) -> bool:
-        """Tell whether the viewer sees a plan's invites and events: its owner and staff do."""
+        """Return whether the viewer sees a plan's invites and events: its owner and staff do."""
         return self.owns(plan_id) or self.reads_all_plans
 
     def sees_person(self, person: queries.Person) -> bool:
-        """Tell whether the viewer sees a person: themselves, the members of their plan, or for staff all."""
+        """Return whether the viewer sees a person: themselves, members of their plan, or for staff anyone."""
         plan_id = person.family_plan_id
         is_fellow = plan_id is not None and self.role_in(plan_id) is not None
         return person.pk == self.user_id or is_fellow or self.reads_all_plans
 
     def sees_address_of(self, person: queries.Person) -> bool:
-        """Tell whether the viewer sees an address: the person, the owner of their plan and staff do."""
+        """Return whether the viewer sees an address: its holder, the owner of their plan and staff do."""
         return person.pk == self.user_id or self.owns(person.family_plan_id) or self.reads_all_plans
 
     def sees_zammad_user_of(self, membership: queries.Member | Membership) -> bool:
-        """Tell whether the viewer sees what Zammad knows of a member.
+        """Return whether the viewer sees what Zammad knows about a member.
 
-        Staff do, and the person while the address in Zammad is theirs: an agent may have corrected
-        the address of a record, which then describes somebody else.
+        Staff do, and so does the member while the address in Zammad is theirs: once an agent has
+        changed that address, the record describes somebody else.
         """
         zammad_user = membership.zammad_user
         if zammad_user is None:
@@ -94,7 +93,7 @@ class Viewer:
         return is_own or self.reads_zammad
 
     def has_address(self, address: str) -> bool:
-        """Tell whether the person has verified an address, in any of its spellings."""
+        """Return whether the viewer has verified an address, in any of its spellings."""
         return not spellings(address).isdisjoint(self._addresses)
 
     @cached_property
@@ -114,7 +113,7 @@ class Viewer:
         """Filter the plans that the viewer sees: their own, or for staff all."""
         plans = self._own(FamilyPlan.objects.all(), "memberships")
         if owner_email and not self.reads_all_plans and not (self.membership and self.membership.is_owner):
-            # A member who could guess until something matches would learn the owner's address.
+            # A member could guess until something matches, and learn the owner's address.
             return plans.none()
         return plans.matching(name=name, owner_email=owner_email)
 

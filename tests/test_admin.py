@@ -421,8 +421,8 @@ def test_staff_create_a_plan_for_a_person(support: User, carol: User) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"name": "New", "owner_email": "alice@example.com"}, "This person is in a plan already."),
-        ({"name": "New", "owner_email": "ghost@example.com"}, "Nobody here has verified this address."),
+        ({"name": "New", "owner_email": "alice@example.com"}, "This person is already in a plan."),
+        ({"name": "New", "owner_email": "ghost@example.com"}, "No user has verified this address."),
         ({"name": "New", "owner_email": "not an address"}, "Enter a valid e-mail address."),
         ({"name": "New", "owner_email": ""}, "This field is required."),
         ({"name": "a\x07b", "owner_email": "carol@example.com"}, "one line without control characters"),
@@ -494,7 +494,7 @@ def test_a_zammad_that_does_not_answer_is_told(support: User, plan: FamilyPlan) 
 
     page = as_person(support).post(url(FamilyPlan, "invite", plan.pk), {"email": ""})
 
-    assert told(page) == ["The invite could not be made just now. Try again in a moment."]
+    assert told(page) == ["The invite could not be created just now. Try again in a moment."]
     assert everything() == before
 
 
@@ -541,7 +541,7 @@ def test_a_used_invite_is_left_alone(support: User, plan: FamilyPlan, sandbox: S
 
     page = as_person(support).post(url(FamilyPlanInvite, journey, plan.invites.get().pk))
 
-    assert told(page) == ["This invite has been used."]
+    assert told(page) == ["This invite has already been used."]
     assert everything() == before
 
 

@@ -224,7 +224,12 @@ def replaced(invite: FamilyPlanInvite, carol: User) -> None:
     [
         (replaced, HTTPStatus.NOT_FOUND, "There is no such invite.", "Check that the link is complete"),
         (expired, HTTPStatus.GONE, "This invite has expired.", "owner can send you a new one"),
-        (used_by_another, HTTPStatus.CONFLICT, "This invite has been used.", "owner can send you a new one"),
+        (
+            used_by_another,
+            HTTPStatus.CONFLICT,
+            "This invite has already been used.",
+            "owner can send you a new one",
+        ),
         (
             for_another_address,
             HTTPStatus.CONFLICT,
@@ -234,7 +239,7 @@ def replaced(invite: FamilyPlanInvite, carol: User) -> None:
         (
             in_a_plan_already,
             HTTPStatus.CONFLICT,
-            "This person is in a plan already.",
+            "This person is already in a plan.",
             "leave yours first, or use another account. Use another account",
         ),
         (

@@ -149,7 +149,7 @@ def mutation(query: str, person: User, values: dict[str, str]) -> Operation:
         message = refusal_of(person, query, input=values)
         assert message == {
             "code": "INVITE_TOKEN_UNAVAILABLE",
-            "message": "The invite could not be made just now. Try again in a moment.",
+            "message": "The invite could not be created just now. Try again in a moment.",
         }
         return ""
 
