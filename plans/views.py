@@ -1,4 +1,4 @@
-"""The pages behind an invite link. Only their POST accepts: scanners and prefetch change nothing."""
+"""The pages of an invite link. Only POST accepts, so scanners and prefetching change nothing."""
 
 from __future__ import annotations
 
@@ -17,25 +17,18 @@ from plans.rules import InviteExpired, InviteNotFound, Refusal
 from plans.services import accept_invite, preview_invite
 from plans.settings import PlanSettings
 
-
-def status_of(refusal: Refusal) -> HTTPStatus:
-    match refusal:
-        case InviteNotFound():
-            return HTTPStatus.NOT_FOUND
-        case InviteExpired():
-            return HTTPStatus.GONE
-        case _:
-            return HTTPStatus.CONFLICT
+STATUSES = {InviteNotFound: HTTPStatus.NOT_FOUND, InviteExpired: HTTPStatus.GONE}
 
 
 def refused(request: HttpRequest, refusal: Refusal) -> HttpResponse:
-    return render(request, "plans/invite_refused.html", {"refusal": refusal}, status=status_of(refusal))
+    status = STATUSES.get(type(refusal), HTTPStatus.CONFLICT)
+    return render(request, "plans/invite_refused.html", {"refusal": refusal}, status=status)
 
 
-# no-store: the page's address is the token.
+# no-store: the URL of the page contains the token.
 @method_decorator(never_cache, name="dispatch")
 class InviteView(LoginRequiredMixin, View):
-    """Show what an invite leads to, and accept it when the button is pressed."""
+    """Show what an invite is for, and accept it when the button is pressed."""
 
     http_method_names = ["get", "head", "post"]  # noqa: RUF012  # Django's own spelling
 
@@ -61,6 +54,6 @@ class InviteView(LoginRequiredMixin, View):
 @require_safe
 @never_cache
 def accepted(request: HttpRequest) -> HttpResponse:
-    """Confirm in which plan one is: where an accepted invite leads unless staff chose a page."""
+    """Show the plan that the user is in: the page after accepting, unless staff chose another."""
     membership = getattr(request.user, "membership", None)
     return render(request, "plans/invite_accepted.html", {"membership": membership})
