@@ -1,4 +1,4 @@
-"""Family plans as a Django application, and what it needs of the project that installs it."""
+"""The Django application of plans, and its check of the project that installs it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
 
 
 def check_constance_backend(**_kwargs: Any) -> list[checks.CheckMessage]:
-    """Refuse any other store of the run-time settings: they are read from its table, together with plans."""
+    """Refuse any other constance backend: queries of plans read the settings from its table."""
     if constance_settings.BACKEND == CONSTANCE_BACKEND:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The line above the admin's index: how much there is, for whoever may see it."""
+"""The figures above the admin's index: how many rows there are, for those who may see them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zammad.models import WebhookDelivery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """What is known of a kind of rows, such as how many there are, and the page that lists them."""
+    """A figure about some rows, usually their count, and the page that lists them."""
 
     title: str
     value: str
@@ -30,14 +30,14 @@ class Figure:
 
 
 def figures(request: HttpRequest) -> dict[str, list[Figure]]:
-    """Count what this person may see, by heading."""
+    """Return the figures that the user may see, by heading."""
     now = timezone.now()
-    shown = {}
+    by_heading = {}
     if Viewer(request.user).reads_all_plans:
-        shown[_("Now")] = list(_of_plans(now=now))
+        by_heading[_("Now")] = list(_of_plans(now=now))
     if admin.site.get_model_admin(WebhookDelivery).has_view_permission(request):
-        shown[_("Deliveries today")] = [*_of_deliveries(now=now), _last_delivery()]
-    return shown
+        by_heading[_("Deliveries today")] = list(_of_deliveries(now=now))
+    return by_heading
 
 
 def _of_plans(*, now: datetime.datetime) -> Iterator[Figure]:
@@ -48,19 +48,16 @@ def _of_plans(*, now: datetime.datetime) -> Iterator[Figure]:
 
 def _of_deliveries(*, now: datetime.datetime) -> Iterator[Figure]:
     today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
-    # Spelled as the list's own filters are, which then show what was chosen.
+    # Spelled like the list's own filters, so that they show the choice.
     span = {"received_at__gte": today, "received_at__lt": today + datetime.timedelta(days=1)}
     received = WebhookDelivery.objects.filter(**span)
     for outcome in WebhookDelivery.Outcome:
         yield _figure(
             str(outcome.label), received.filter(outcome=outcome), outcome__exact=outcome.value, **span
         )
-
-
-def _last_delivery() -> Figure:
     last = WebhookDelivery.objects.last_received_at()
     when = date_format(timezone.localtime(last), "DATETIME_FORMAT") if last else _("never")
-    return Figure(title=_("The last of all"), value=when)
+    yield Figure(title=_("Last delivery"), value=when)
 
 
 def _figure(title: str, rows: QuerySet[Any], **filters: object) -> Figure:

@@ -1,4 +1,4 @@
-"""Invite tokens and the Zammad tokens behind them: derive one, remove those nobody needs."""
+"""Invite tokens and the Zammad tokens behind them: derive them, and delete those no longer needed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from zammad.client import ZammadError, get_client, get_patient_client
 
 logger = logging.getLogger(__name__)
 
-# Whoever creates an invite asks Zammad first and writes afterwards: a young token may be theirs.
+# Zammad issues the token before the invite is written: a young token may belong to such an invite.
 GRACE = datetime.timedelta(hours=1)
 
 
 def fetch_invite_token(*, expires_at: datetime.datetime) -> tuple[str, str]:
-    """Ask Zammad for a token, and return its name with the invite token derived from it.
+    """Create a token in Zammad, and return its name and the invite token derived from it.
 
-    The raw token authenticates as its owner in Zammad, so it ends here; the derivation
-    cannot be reversed.
+    The Zammad token would authenticate as its owner in Zammad, so it never leaves this function;
+    the derivation cannot be reversed.
 
     :raises InviteTokenUnavailable:
     """
     name = f"{settings.ZAMMAD_TOKEN_PREFIX}-{uuid.uuid4()}"
-    # Zammad's token dies at the start of its day, in a time zone of Zammad's choice: two days
-    # later is after our expiry in every zone.
+    # Zammad's token expires at the start of that day, in a time zone of Zammad's choice: two days
+    # later is after our own expiry in every zone.
     expires_on = expires_at.date() + 2 * DAY
     try:
         with outside_world():
@@ -48,7 +48,7 @@ def fetch_invite_token(*, expires_at: datetime.datetime) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
-    """What became of our account's tokens in Zammad."""
+    """How many of our account's tokens in Zammad were deleted, and how many stay for which reason."""
 
     needed: int
     young: int
@@ -57,15 +57,15 @@ class Reconciliation:
 
 
 def reconcile_invites(*, dry_run: bool = False) -> Reconciliation:
-    """Delete the tokens in Zammad that we made and that no open invite needs any more.
+    """Delete the tokens in Zammad that we created and that no open invite needs any longer.
 
-    The invites are read before the list, so that a token is never taken for unneeded because
-    its invite was written in between. Tokens of other names are never touched.
+    Tokens with other names are never touched.
 
     :raises ZammadError:
     """
     now = timezone.now()
     ours = re.compile(re.escape(settings.ZAMMAD_TOKEN_PREFIX) + r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+    # Read before the list of tokens, so that it holds the name of every invite written until then.
     open_names = set(
         FamilyPlanInvite.objects.open(now=now).values_list("zammad_token_name", flat=True).iterator()
     )
@@ -79,7 +79,7 @@ def reconcile_invites(*, dry_run: bool = False) -> Reconciliation:
         elif token.created_at > now - GRACE:
             young += 1
         else:
-            # Gone already counts as well: somebody else was as tidy.
+            # One that somebody else has deleted counts, too.
             if not dry_run:
                 client.delete_access_token(token.id)
             deleted += 1

@@ -1,4 +1,4 @@
-"""The mails about plans: invitations, and who is told of joining, leaving and a new owner."""
+"""Mails about plans: invitations, and notices of joining, leaving and a change of owner."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEADLINE = 5.0  # seconds, for all that one journey asks of the mail server
+DEADLINE = 5.0  # seconds, for all mails of one service call
 
-# After these nothing has arrived; after any other failure a mail may have.
+# After these no mail has arrived; after any other failure it may have.
 NOTHING_ARRIVED = (
     TooManyWaiting,
     ConnectionRefusedError,
@@ -39,9 +39,9 @@ NOTHING_ARRIVED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A mail that is yet to be written: the template plans/mail/<template> says what it says.
+    """A mail to be rendered from the templates plans/mail/<template>.html and .txt.
 
-    Its subject is fixed words: people choose their names, and a subject is read before anything else.
+    Its subject is fixed: names are chosen by people, and a subject is read before anything else.
     """
 
     address: str
@@ -53,17 +53,17 @@ class Letter:
 def mail_invitation(
     invite: FamilyPlanInvite, *, url: str, inviter: Named, now: datetime.datetime
 ) -> FamilyPlanInvite.MailStatus:
-    """Mail an invite's link to its address, unless that was mailed enough; a failure is not raised."""
+    """Mail an invite's link to its address within the daily limit; failures are not raised."""
     place = InvitationMail.take_place(invite.email, now=now)
     if place is None:
-        logger.info("The mail of invite %s was skipped: its address had enough of them.", invite.pk)
+        logger.info("The mail of invite %s was skipped: its address has reached the daily limit.", invite.pk)
         return FamilyPlanInvite.MailStatus.SKIPPED
     failures = _send(
         Letter(
             address=invite.email,
             subject=_("You are invited to a family plan"),
             template="invitation",
-            context={"inviter": _named(inviter), "url": url, "expires_at": invite.expires_at},
+            context={"inviter": _name_of(inviter), "url": url, "expires_at": invite.expires_at},
         )
     )
     for failure in failures:
@@ -74,42 +74,42 @@ def mail_invitation(
 
 
 def tell_of_joining(*, plan: LockedPlan, member: Participant, owner: Participant | None) -> None:
-    """Tell a new member and the plan's owner."""
+    """Mail a new member and the plan's owner."""
     _tell(
         plan,
-        {"plan": without_links(plan.name), "member": _named(member.user)},
+        {"plan": without_links(plan.name), "member": _name_of(member.user)},
         (member, "joined_to_member", _("You joined a family plan")),
         (owner, "joined_to_owner", _("Somebody joined your family plan")),
     )
 
 
 def tell_of_leaving(*, plan: LockedPlan, member: Participant, owner: Participant | None) -> None:
-    """Tell a former member that the seat ended, and the plan's owner who left."""
+    """Mail a former member, and the plan's owner."""
     _tell(
         plan,
-        {"plan": without_links(plan.name), "member": _named(member.user)},
+        {"plan": without_links(plan.name), "member": _name_of(member.user)},
         (member, "left_to_member", _("Your seat in a family plan has ended")),
         (owner, "left_to_owner", _("Somebody left your family plan")),
     )
 
 
 def tell_of_transfer(*, plan: LockedPlan, owner: Participant, former_owner: Participant | None) -> None:
-    """Tell both owners: whoever lost a plan against their will must learn of it."""
+    """Mail both owners: one who lost a plan against their will must learn about it."""
     _tell(
         plan,
-        {"plan": without_links(plan.name), "owner": _named(owner.user)},
+        {"plan": without_links(plan.name), "owner": _name_of(owner.user)},
         (owner, "transferred_to_owner", _("You own a family plan now")),
         (former_owner, "transferred_to_former_owner", _("Your family plan has another owner")),
     )
 
 
 def _tell(
-    plan: LockedPlan, context: Mapping[str, object], *told: tuple[Participant | None, str, str]
+    plan: LockedPlan, context: Mapping[str, object], *recipients: tuple[Participant | None, str, str]
 ) -> None:
-    """Write to people by their primary address among those that they verified."""
+    """Mail people at their primary verified address."""
     letters = [
         Letter(address=person.addresses[-1], subject=subject, template=template, context=context)
-        for person, template, subject in told
+        for person, template, subject in recipients
         if person and person.user.is_active and person.addresses
     ]
     for failure in _send(*letters):
@@ -117,20 +117,20 @@ def _tell(
 
 
 def _send(*letters: Letter) -> list[Exception]:
-    """Write and send letters over one connection, and list what failed."""
+    """Render and send letters over one connection, and return the failures."""
     if not letters:
         return []
     try:
-        # An operator's own template may fail, too.
-        messages = [_written(letter) for letter in letters]
+        # Operators may have their own templates, which can fail, too.
+        messages = [_render(letter) for letter in letters]
         with outside_world():
-            return within(DEADLINE, lambda: _handed_over(messages))
+            return within(DEADLINE, lambda: _deliver(messages))
     except Exception as error:  # noqa: BLE001  # whatever a mail backend raises
         return [error]
 
 
-def _handed_over(messages: Sequence[EmailMultiAlternatives]) -> list[Exception]:
-    """Hand each message to the mail server, whatever became of the one before."""
+def _deliver(messages: Sequence[EmailMultiAlternatives]) -> list[Exception]:
+    """Pass each message to the mail server, even if the one before failed."""
     failures: list[Exception] = []
     with get_connection() as connection:
         for message in messages:
@@ -141,23 +141,23 @@ def _handed_over(messages: Sequence[EmailMultiAlternatives]) -> list[Exception]:
     return failures
 
 
-def _written(letter: Letter) -> EmailMultiAlternatives:
+def _render(letter: Letter) -> EmailMultiAlternatives:
     template = f"plans/mail/{letter.template}"
     message = EmailMultiAlternatives(
         subject=letter.subject,
         body=render_to_string(f"{template}.txt", {**letter.context}),
         to=[letter.address],
-        # RFC 3834: nobody's absence notice answers, nor does a helpdesk open a ticket.
+        # RFC 3834: keeps absence notices from replying, and helpdesks from opening a ticket.
         headers={"Auto-Submitted": "auto-generated"},
     )
     message.attach_alternative(render_to_string(f"{template}.html", {**letter.context}), "text/html")
     return message
 
 
-def _named(person: Named) -> str:
+def _name_of(person: Named) -> str:
     return without_links(display_name(person))
 
 
 def _kind(failure: Exception) -> str:
-    """Tell a failure without its text, which holds the address that was refused."""
+    """Return a failure's name; its text contains the refused address."""
     return type(failure).__name__

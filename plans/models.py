@@ -1,4 +1,4 @@
-"""Plans, the people on them, their invites and their history: data and what one object knows."""
+"""Models of plans: plans, memberships, invites and history, with the rules for one object."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MAX_NAME_LENGTH = 80
 MIN_USER_LIMIT = 1
 MAX_USER_LIMIT = 100
 INVITATION_MAILS_PER_DAY = 3  # to one address
-# They make a name read otherwise than it is written.
+# They change the order in which a name is read.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Letters and symbols to Unicode, and blank to the eye.
+# Unicode counts them as letters or symbols, but they look blank.
 BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 class Named(Protocol):
-    """A person by name and address: a user, or a row that was read of one."""
+    """A person's name and address: a user, or a row read from one."""
 
     @property
     def first_name(self) -> str: ...
@@ -49,12 +49,12 @@ class Named(Protocol):
 
 
 def display_name(person: Named) -> str:
-    """Return the name that others see: the full name, else the words of the address up to the @."""
+    """Return the name that others see: the full name, or the words of the address before the @."""
     return f"{person.first_name} {person.last_name}".strip() or words_of(person.email.partition("@")[0])
 
 
 def words_of(local_part: str) -> str:
-    """Split what stands before an @ where it is no letter or digit: it may be chosen to read as a link."""
+    """Split a local part at all but letters and digits: it may have been chosen to read as a link."""
     if local_part.isalnum():
         return local_part
     words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in local_part)
@@ -62,38 +62,38 @@ def words_of(local_part: str) -> str:
 
 
 def digest_of(token: str) -> str:
-    """Return what the database keeps of an invite token, for odd strings too."""
+    """Return the digest of an invite token that the database stores; any string has one."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether a database could hold a text: PostgreSQL takes no NUL, and nobody a lone surrogate."""
+    """Return whether databases can store a text: PostgreSQL takes no NUL, and none takes a lone surrogate."""
     return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
 
 
 def validate_plan_name(name: str) -> None:
-    """Refuse what a reader could not see, would read otherwise, or take for a link.
+    """Refuse a name that is invisible, reads differently than it is written, or looks like a link.
 
     :raises ValidationError:
     """
     if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or char in BIDI_CONTROLS for char in name):
-        raise ValidationError(_("A plan's name is one line without control characters."))
+        raise ValidationError(_("A plan's name must be one line without control characters."))
     if not any(unicodedata.category(char)[0] in "LNPS" and char not in BLANK_LETTERS for char in name):
-        raise ValidationError(_("A plan's name has something to read in it."))
+        raise ValidationError(_("A plan's name must contain something to read."))
     if reads_as_link(name):
         raise ValidationError(
-            _("A plan's name contains no link. Put a space behind each dot, colon and @ in it.")
+            _("A plan's name must not contain a link. Put a space after each dot, colon and @ in it.")
         )
 
 
 def count_of(rows: models.QuerySet[Any], *, by: str = "family_plan") -> Coalesce:
-    """Count rows that have one value of a column in common."""
+    """Count rows that share the value of a column."""
     counted = rows.order_by().values(by).annotate(count=Count("pk")).values("count")
     return Coalesce(Subquery(counted), Value(0))
 
 
 def seats_taken(*, now: datetime.datetime, besides: int | None = None) -> CombinedExpression:
-    """Count the members and open invites of each plan, without one invite."""
+    """Count the members and open invites of each plan, optionally without one invite."""
     invites = FamilyPlanInvite.objects.open(now=now).filter(family_plan=OuterRef("pk"))
     if besides is not None:
         invites = invites.exclude(pk=besides)
@@ -102,11 +102,11 @@ def seats_taken(*, now: datetime.datetime, besides: int | None = None) -> Combin
 
 class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):
     def of_zammad_user(self, zammad_user_id: int) -> FamilyPlanQuerySet:
-        """Narrow to the plan of whoever is linked to this Zammad ID."""
+        """Narrow to the plan of the person linked to this Zammad ID."""
         return self.filter(memberships__user__zammad_user__zammad_id=zammad_user_id)
 
     def matching(self, *, name: str = "", owner_email: str = "") -> FamilyPlanQuerySet:
-        """Narrow to plans whose name contains a text, and whose owner has verified an address."""
+        """Narrow to plans whose name contains a text and whose owner has verified an address."""
         # SQLite refuses a long pattern.
         if len(name) > MAX_NAME_LENGTH or not (is_storable(name) and is_storable(owner_email)):
             return self.none()
@@ -130,7 +130,7 @@ class FamilyPlan(models.Model):
 
     name = models.CharField(_("name"), max_length=MAX_NAME_LENGTH, validators=[validate_plan_name])
     user_limit = models.PositiveSmallIntegerField(
-        _("User limit"),  # as admin's history spells it
+        _("User limit"),  # admin's history spells it so
         null=True,
         blank=True,
         validators=[MinValueValidator(MIN_USER_LIMIT), MaxValueValidator(MAX_USER_LIMIT)],
@@ -176,16 +176,10 @@ class Membership(models.Model):
         MEMBER = "MEMBER", _("Member")
 
     user = models.OneToOneField(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.PROTECT,
-        related_name="membership",
-        verbose_name=_("user"),
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="membership", verbose_name=_("user")
     )
     family_plan = models.ForeignKey(
-        FamilyPlan,
-        on_delete=models.CASCADE,
-        related_name="memberships",
-        verbose_name=_("family plan"),
+        FamilyPlan, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("family plan")
     )
     role = models.CharField(_("role"), max_length=6, choices=Role, default=Role.MEMBER)
     joined_at = models.DateTimeField(_("joined at"), default=timezone.now)
@@ -216,17 +210,17 @@ class Membership(models.Model):
 
 class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
     def open(self, *, now: datetime.datetime) -> FamilyPlanInviteQuerySet:
-        """Narrow to the invites that hold a seat: unused and not expired."""
+        """Narrow to the invites that hold a seat: neither used nor expired."""
         return self.filter(user=None, expires_at__gt=now)
 
     def ended_by(self, moment: datetime.datetime) -> FamilyPlanInviteQuerySet:
-        """Narrow to the invites that were over at a moment; used ones, too, by their expiry."""
+        """Narrow to the invites whose expiry is not after a moment, used ones included."""
         return self.filter(expires_at__lte=moment)
 
     def with_status(
         self, status: FamilyPlanInvite.Status | None, *, now: datetime.datetime
     ) -> FamilyPlanInviteQuerySet:
-        """Narrow to what the invites are at this moment; None is all of them."""
+        """Narrow to the invites that have a status now; None means all."""
         match status:
             case FamilyPlanInvite.Status.OPEN:
                 return self.open(now=now)
@@ -239,7 +233,7 @@ class FamilyPlanInviteQuerySet(models.QuerySet["FamilyPlanInvite"]):
 
 
 class FamilyPlanInvite(models.Model):
-    """A seat held for whoever brings the token, until it is used or expires."""
+    """A seat held for the bearer of a token, until it is used or expires."""
 
     class Status(models.TextChoices):
         OPEN = "OPEN", pgettext_lazy("invite", "Open")
@@ -262,10 +256,7 @@ class FamilyPlanInvite(models.Model):
         FAILED = "FAILED", pgettext_lazy("mail", "Failed")
 
     family_plan = models.ForeignKey(
-        FamilyPlan,
-        on_delete=models.CASCADE,
-        related_name="invites",
-        verbose_name=_("family plan"),
+        FamilyPlan, on_delete=models.CASCADE, related_name="invites", verbose_name=_("family plan")
     )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -279,9 +270,9 @@ class FamilyPlanInvite(models.Model):
         _("email"),
         blank=True,
         db_index=True,
-        help_text=_("The only address that may accept; empty: whoever has the link."),
+        help_text=_("The only address that may accept. Empty: anyone with the link."),
     )
-    # The database never learns the token: a copy of it opens no invite.
+    # The token itself is never stored: a copy of the database opens no invite.
     token_digest = models.CharField(max_length=64, unique=True, editable=False)
     zammad_token_name = models.CharField(_("Zammad token name"), max_length=250, unique=True, editable=False)
     created_at = models.DateTimeField(_("created at"), default=timezone.now)
@@ -293,7 +284,7 @@ class FamilyPlanInvite(models.Model):
         blank=True,
         related_name="family_plan_invite",
         verbose_name=_("user"),
-        help_text=_("Who accepted."),
+        help_text=_("The user who accepted."),
     )
     is_used = models.GeneratedField(
         expression=Q(user__isnull=False),  # type: ignore[arg-type]  # as Django documents it
@@ -327,7 +318,7 @@ class FamilyPlanInvite(models.Model):
 
 
 class InvitationMail(Place):
-    """A place for one mail: over all plans a mailbox has a few for invitations, each for a day."""
+    """One of the few invitation mails that a mailbox gets per day, across all plans."""
 
     salt = "plans.invitation_mail"
 
@@ -343,7 +334,7 @@ class InvitationMail(Place):
 
     @classmethod
     def take_place(cls, address: str, *, now: datetime.datetime) -> InvitationMail | None:
-        """Take one of a mailbox's places, before its mail is sent; None when all are taken."""
+        """Take one of a mailbox's places before sending a mail; return None if all are taken."""
         return cls.objects.take_place(
             mailbox_of(address), limit=INVITATION_MAILS_PER_DAY, window=DAY, now=now
         )
@@ -356,13 +347,13 @@ class PlanEventQuerySet(models.QuerySet["PlanEvent"]):
             kind__in=[PlanEvent.Kind.INVITE_CREATED, PlanEvent.Kind.INVITE_REISSUED], at__gt=since
         )
 
-    def counted_for(self, person: int) -> PlanEventQuerySet:
-        """Narrow to what counts towards a person's own limits, over all plans."""
-        return self.filter(actor=person, counts_for_actor=True)
+    def counted_for(self, user_id: int) -> PlanEventQuerySet:
+        """Narrow to the events that count towards a user's own limits, across all plans."""
+        return self.filter(actor=user_id, counts_for_actor=True)
 
 
 class PlanEvent(models.Model):
-    """One line of a plan's history. Written once, never changed."""
+    """An entry in a plan's history, written once and never changed."""
 
     class Kind(models.TextChoices):
         PLAN_CREATED = "PLAN_CREATED", _("Plan Created")
@@ -385,8 +376,8 @@ class PlanEvent(models.Model):
     )
     invite = models.ForeignKey(FamilyPlanInvite, on_delete=models.SET_NULL, null=True, related_name="events")
     at = models.DateTimeField(_("at"), default=timezone.now)
-    # Invites that an owner issues, and plans that one makes for oneself. Kept, because the owner of
-    # today need not be the owner of then; what is done by right for others counts for nobody.
+    # True for invites issued by the plan's owner and for plans created for oneself. Stored because the
+    # owner may change later; what staff do for others counts for nobody.
     counts_for_actor = models.BooleanField(default=False, db_default=False, editable=False)
 
     objects = PlanEventQuerySet.as_manager()

@@ -1,4 +1,4 @@
-"""Waiting for the outside world, Zammad and the mail server, without keeping others waiting."""
+"""Limits on waiting for Zammad and the mail server, so that other requests are still served."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,29 +12,29 @@ from django.db import connection
 
 Answer = TypeVar("Answer")
 
-PATIENCE = 2.0  # seconds that one waits for a place
+PATIENCE = 2.0  # seconds to wait for a place
 
-# Another project that installs plans need not know this setting of ours.
+# A project that installs plans need not have this setting of ours.
 THREADS: int = getattr(settings, "WEB_THREADS", 16)
 
-# Of the threads of a process half may wait for the outside, and a quarter for such a place:
-# the last quarter is always there for everybody else.
+# Half of a process's threads may wait for the outside world, and a quarter for such a place.
+# The last quarter always serves everybody else.
 _places = threading.BoundedSemaphore(max(1, THREADS // 2))
 _queue = threading.BoundedSemaphore(max(1, THREADS // 4))
-# What waits in a thread of its own, also after everybody gave it up.
+# Work in threads of its own, including what has been given up but still runs.
 _asides = threading.BoundedSemaphore(max(1, THREADS // 2))
 
 
 class TooManyWaiting(Exception):
-    """Half of this process's threads wait for the outside already."""
+    """As many threads of this process as allowed are already waiting for the outside world."""
 
     def __init__(self) -> None:
-        super().__init__("too many requests of this process wait for the outside already")
+        super().__init__("too many requests of this process are already waiting for the outside world")
 
 
 @contextmanager
 def outside_world() -> Iterator[None]:
-    """Hold one of the places for waiting; neither there nor in the queue a database connection.
+    """Hold one of the places for waiting, and no database connection there or in the queue.
 
     :raises TooManyWaiting:
     """
@@ -59,30 +59,30 @@ def _queue_for_a_place() -> None:
 
 
 def within(seconds: float, work: Callable[[], Answer]) -> Answer:
-    """Do work that knows no end of its own in a thread, which is left behind when the time is over.
+    """Do work that has no timeout for the whole of it in a thread, and abandon that when time is up.
 
-    smtplib, for one, waits anew for every line, and looks a host up for as long as it takes.
+    smtplib, for example, starts its timeout again for every line, and has none for DNS.
 
-    :raises TooManyWaiting: as much was left behind as may be.
+    :raises TooManyWaiting: if too many such threads are running.
     :raises TimeoutError:
     """
     if not _asides.acquire(blocking=False):
         raise TooManyWaiting
     answer: Future[Answer] = Future()
 
-    def worked() -> Answer:
+    def work_and_release() -> Answer:
         try:
             return work()
         finally:
-            connection.close()  # it is this thread's own; a mail backend may keep its queue there
+            connection.close()  # this thread's own: a mail backend may keep its queue in the database
             _asides.release()
 
     def run() -> None:
         try:
-            answer.set_result(worked())
-        except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
+            answer.set_result(work_and_release())
+        except BaseException as error:  # noqa: BLE001  # raised again where the answer is awaited
             answer.set_exception(error)
 
-    # A daemon: nobody waits for it when the process ends. What logs know of the request goes along.
+    # A daemon, so the process need not wait for it to end. The context is for the logs.
     threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
     return answer.result(timeout=seconds)

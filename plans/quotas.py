@@ -1,7 +1,7 @@
-"""How often something may happen in a while, counted in the database, for all processes together.
+"""Rate limits that are counted in the database, for all processes together.
 
-What is counted takes a place, a row that can exist once: requests at the same moment share the
-places, no counter is lost with a cache, and a copy of the database names nobody.
+Each event takes a place, a row that can exist only once: concurrent requests share the places,
+no counter is lost with a cache, and a copy of the database names nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = TypeVar("Row", bound="Place")
 
 
 def mailbox_of(address: str) -> str:
-    """Return the mailbox behind the spellings of an address. It serves counting alone, never mailing."""
+    """Return the mailbox behind the spellings of an address: for counting only, never for mailing."""
     plain = min(spellings(address.strip()), key=lambda spelling: (not spelling.isascii(), spelling))
     local, _, domain = plain.rpartition("@")
     local = local.partition("+")[0] or local
@@ -31,7 +31,7 @@ def mailbox_of(address: str) -> str:
 
 
 class PlaceQuerySet(models.QuerySet[Row]):
-    """Places of one kind; what is counted is a text of which a keyed digest is kept."""
+    """Places of one kind. Of the text that is counted, only a keyed digest is stored."""
 
     def of(self, counted: str) -> Self:
         return self.filter(address_digest=self.digest_of(counted))
@@ -42,13 +42,13 @@ class PlaceQuerySet(models.QuerySet[Row]):
         ).hexdigest()
 
     def taken(self, counted: str, *, window: datetime.timedelta, now: datetime.datetime) -> list[Row]:
-        """List the places that are taken at this moment, the oldest first."""
+        """List the places that are taken now, oldest first."""
         return list(self.of(counted).filter(taken_at__gt=now - window).order_by("taken_at"))
 
     def take_place(
         self, counted: str, *, limit: int, window: datetime.timedelta, now: datetime.datetime
     ) -> Row | None:
-        """Take one of the places for what is counted; None when all are taken."""
+        """Take a place, or return None if all are taken."""
         places = self.of(counted)
         rows = dict(places.values_list("place", "taken_at"))
         live = {place for place, taken_at in rows.items() if taken_at > now - window}
@@ -63,16 +63,16 @@ class PlaceQuerySet(models.QuerySet[Row]):
                 with transaction.atomic():
                     return self.create(address_digest=self.digest_of(counted), place=place, taken_at=now)
             except IntegrityError:
-                continue  # somebody else took it at this moment
+                continue  # taken concurrently
         return None
 
 
 class Place(models.Model):
-    """One of the few places that somebody has in a while. `prune` removes those that count no more."""
+    """A place within a rate limit. `prune` deletes those that no longer count."""
 
-    salt: ClassVar[str]  # of the digests; different ones keep the kinds apart
+    salt: ClassVar[str]  # of the digests, different for each kind
 
-    # Of an address, or of whatever else the kind counts.
+    # Of an address, or of another text that the kind counts.
     address_digest = models.CharField(max_length=64)
     place = models.PositiveSmallIntegerField()
     taken_at = models.DateTimeField(default=timezone.now)

@@ -1,4 +1,4 @@
-"""Forget what nobody needs any more: receipts, refusals, addresses in old invites, sign-ups given up."""
+"""Delete what is no longer needed: receipts, refusals, addresses in old invites, abandoned sign-ups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was forgotten."""
+    """How many rows were deleted or blanked."""
 
     deliveries: int
     refusals: int
@@ -42,24 +42,23 @@ class Pruned:
 def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
     """Delete old receipts, refusals and abandoned accounts, and blank addresses in old invites.
 
-    The invites themselves stay: through them memberships are explained and ended. One that is
-    reissued after its address was forgotten is for whoever has the new link.
+    The invites themselves stay: memberships refer to them. An invite that is reissued after its
+    address was blanked is for anyone with the new link.
     """
     until = timezone.now() - older_than
     addressed = FamilyPlanInvite.objects.ended_by(until).exclude(email="")
     if dry_run:
-        deliveries = WebhookDelivery.objects.received_until(until).count()
         return Pruned(
-            deliveries=deliveries,
+            deliveries=WebhookDelivery.objects.received_until(until).count(),
             refusals=RefusedDelivery.objects.refused_until(until).count(),
             addresses=addressed.count(),
             accounts=abandoned_accounts(until=timezone.now() - ABANDONED_AFTER).count(),
         )
-    # One statement, which looks again at the row of an invite that is being reissued meanwhile.
+    # One statement: it checks the row again if an invite is reissued concurrently.
     addresses = addressed.update(email="")
     for kind in apps.get_models():
         if issubclass(kind, Place):
-            kind.objects.filter(taken_at__lte=until).delete()  # nobody's limit counts them any more
+            kind.objects.filter(taken_at__lte=until).delete()  # they no longer count
     return Pruned(
         deliveries=delete_deliveries(until=until),
         refusals=delete_refusals(until=until),
@@ -71,8 +70,8 @@ def prune(*, older_than: datetime.timedelta, dry_run: bool = False) -> Pruned:
 def abandoned_accounts(*, until: datetime.datetime) -> QuerySet[User]:
     """Select accounts made by sign-up that were never verified, never signed in and hold nothing.
 
-    An account that staff made has no primary address until its person verifies one, and a line in
-    admin's history.
+    An account that staff created has an entry in admin's history, and no primary address until its
+    user verifies one.
     """
     person = get_user_model()
     addresses = EmailAddress.objects.filter(user=OuterRef("pk"))
@@ -91,7 +90,7 @@ def abandoned_accounts(*, until: datetime.datetime) -> QuerySet[User]:
         is_staff=False,
         is_superuser=False,
     )
-    # Whatever refers to a person is something they hold, also what is added to the project later.
+    # Any row that refers to a user counts as something they hold, also in models added later.
     for relation in person._meta.get_fields(include_hidden=True):
         if isinstance(relation, ForeignObjectRel) and not relation.many_to_many:
             holding = relation.related_model
@@ -102,12 +101,12 @@ def abandoned_accounts(*, until: datetime.datetime) -> QuerySet[User]:
 
 
 def delete_abandoned_accounts(*, until: datetime.datetime) -> int:
-    """Delete them in batches, and return how many there were."""
+    """Delete abandoned accounts in batches, and return how many."""
     deleted = 0
     while True:
         with transaction.atomic():
             chosen = list(abandoned_accounts(until=until).order_by("pk").values_list("pk", flat=True)[:BATCH])
-            # A verification at this moment waits for us, or we for it: look again under the lock.
+            # A concurrent verification waits for us, or we for it: check again under the lock.
             list(EmailAddress.objects.select_for_update().filter(user__in=chosen).order_by("pk"))
             gone = list(abandoned_accounts(until=until).filter(pk__in=chosen).values_list("pk", flat=True))
             get_user_model()._default_manager.filter(pk__in=gone).delete()

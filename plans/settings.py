@@ -1,4 +1,4 @@
-"""The limits that staff tune in admin, read once per operation."""
+"""The settings that staff change in admin, read once per operation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from django.db.models import Subquery, TextField
 from django.db.models.functions import Cast, JSONObject
 from django.utils.translation import gettext_lazy as _
 
-MAX_PAGE_LENGTH = 2000  # Django redirects to nothing beyond 2048
+MAX_PAGE_LENGTH = 2000  # Django refuses to redirect beyond 2048
 validate_url = URLValidator(schemes=["http", "https"])
 
 
 def validate_page(value: str) -> None:
-    """Accept a path of ours or an http(s) URL, and nothing that a browser reads otherwise.
+    """Accept a path of ours or an http(s) URL, and nothing that browsers read differently.
 
     :raises ValidationError:
     """
@@ -37,13 +37,13 @@ def validate_page(value: str) -> None:
 
 
 class PageField(forms.CharField):
-    """A form field for a page to send people to."""
+    """A form field for the page to show next."""
 
     default_validators = [validate_page]  # noqa: RUF012  # Django's own spelling
 
 
 def clamp(name: str, value: Any) -> int:
-    """Force a number into the range that the settings form holds: code can assign any value."""
+    """Force a number into the range of its form field: code can assign any value."""
     default, _help, kind = CONFIG[name]
     limits = ADDITIONAL_FIELDS[kind][1]
     number: int = value if isinstance(value, int) else default
@@ -52,7 +52,7 @@ def clamp(name: str, value: Any) -> int:
 
 
 def settings_as_stored() -> Cast:
-    """Return a column with all settings, so that a row needs no query of its own to read them."""
+    """Return a column with all settings, which saves a query of their own."""
     stored = {
         key: Subquery(Constance.objects.filter(key=f"{DATABASE_PREFIX}{key}").values("value"))
         for key in CONFIG
@@ -61,7 +61,7 @@ def settings_as_stored() -> Cast:
 
 
 class Limited(Protocol):
-    """A plan, by the limit that staff set for it alone; None is the setting USER_LIMIT."""
+    """A plan's own limit; None means the setting USER_LIMIT."""
 
     @property
     def user_limit(self) -> int | None: ...
@@ -69,7 +69,7 @@ class Limited(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
-    """The settings in force, as read at one moment."""
+    """The settings in force."""
 
     user_limit: int
     invites_enabled: bool
@@ -86,7 +86,7 @@ class PlanSettings:
 
     @classmethod
     def current(cls) -> Self:
-        """Read all settings in one query, without inserting what nobody has set."""
+        """Read all settings in one query, without inserting defaults."""
         return cls._of(get_values_for_keys(list(CONFIG)))
 
     @classmethod

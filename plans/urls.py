@@ -1,4 +1,4 @@
-"""The addresses of the invite link's pages; the project mounts them under invites/."""
+"""URLs of the pages of an invite link; the project mounts them under invites/."""
 
 from django.urls import path
 

@@ -361,7 +361,7 @@ def test_a_plan_that_is_closed_meanwhile_stays_closed(
     assert (plan.name, plan.closed_at) == ("The Bakers", closed_at)
 
 
-LINK = "A plan's name contains no link. Put a space behind each dot, colon and @ in it."
+LINK = "A plan's name must not contain a link. Put a space after each dot, colon and @ in it."
 
 
 def test_a_name_from_before_stays_while_the_limit_is_changed(support: User, plan: FamilyPlan) -> None:

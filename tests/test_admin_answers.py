@@ -237,7 +237,7 @@ def test_the_operation_on_the_page_for_agents_answers_as_it_says(
 # --- The figures above the index ----------------------------------------------------------------
 
 
-LAST = "The last of all"
+LAST = "Last delivery"
 
 
 def receive(count: int, outcome: str, *, at: datetime.datetime) -> None:

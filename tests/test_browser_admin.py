@@ -123,8 +123,8 @@ def test_an_invite_shows_its_link_this_once(visitor: Visitor, sandbox: Sandbox, 
     visitor.fill(email="Dora@example.com")
     visitor.click("Invite")
 
-    # then they see the link, and it opens the invite that they just made
-    assert "Copy the link now: it is shown this once" in visitor.reads
+    # then the link is before them, and it opens the invite just made
+    assert "Copy the link now: it is shown only once" in visitor.reads
     assert value_of(visitor, "Mail") == "Sent (dora@example.com)"
     link = visitor.find("#invite-link").get_attribute("value") or ""
     token = link.rstrip("/").rpartition("/")[2]

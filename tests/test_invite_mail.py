@@ -222,7 +222,7 @@ def test_a_skipped_mail_leaves_the_invite_and_its_link(
     assert (issued.invite.mail_status, len(mail.outbox)) == ("SKIPPED", 3)
     assert issued.url not in str([message.body for message in mail.outbox])
     [record] = [record for record in caplog.records if record.name == "plans.mail"]
-    told = f"The mail of invite {issued.invite.pk} was skipped: its address had enough of them."
+    told = f"The mail of invite {issued.invite.pk} was skipped: its address has reached the daily limit."
     assert record.getMessage() == told
     assert accept_invite(actor=dave, token=issued.token).membership.family_plan == plan
 

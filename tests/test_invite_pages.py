@@ -305,7 +305,7 @@ def test_using_another_account_leads_through_sign_in_and_back(
 def test_the_page_after_tells_in_which_plan_one_is(
     client: Client, plan: FamilyPlan, bob: User, carol: User
 ) -> None:
-    said = "You are in no family plan"
+    said = "You are not in a family plan"
     assert said in text_of(client.get("/invites/accepted/"))
     client.force_login(carol)
     assert said in text_of(client.get("/invites/accepted/"))

@@ -45,7 +45,7 @@ def told() -> dict[str, tuple[str, str]]:
     return letters
 
 
-TRANSFER_BACK = "If you did not expect this, tell the support: they can transfer it back."
+TRANSFER_BACK = "If you did not expect this, contact support: they can transfer it back."
 BOB_LEFT = {
     "bob@example.com": (
         "Your seat in a family plan has ended",
@@ -66,15 +66,15 @@ def test_the_owner_and_the_new_member_are_told_of_joining(carol: User) -> None:
         "carol@example.com": (
             "You joined a family plan",
             (
-                "You are in the family plan The Archers now.\n"
-                "Its members see your name, and its owner also your address."
+                "You are now in the family plan The Archers.\n"
+                "Its members see your name, and its owner sees your address, too."
             ),
         ),
         "alice@example.com": (
             "Somebody joined your family plan",
             (
                 "Carol Carver joined your family plan The Archers.\n"
-                "If you do not know this person, detach them: their seat is then free again."
+                "If you do not know this person, detach them to free the seat."
             ),
         ),
     }
@@ -130,11 +130,11 @@ def test_both_are_always_told_of_a_transfer_and_staff_transfer_it_back(
     assert told() == {
         "bob@example.com": (
             "You own a family plan now",
-            f"You are the owner of the family plan The Archers now.\n{TRANSFER_BACK}",
+            f"You are now the owner of the family plan The Archers.\n{TRANSFER_BACK}",
         ),
         "alice@example.com": (
             "Your family plan has another owner",
-            "Bob Baker is the owner of the family plan The Archers now, and you are a member of it.\n"
+            "Bob Baker is now the owner of the family plan The Archers, and you are a member.\n"
             + TRANSFER_BACK,
         ),
     }

@@ -131,7 +131,7 @@ def test_saving_without_a_change_leaves_no_history(tuner: User) -> None:
     client.post(PAGE, form_of(client))
 
     assert not LogEntry.objects.exists()
-    assert "Nothing was changed here yet." in text_of(client.get(HISTORY))
+    assert "Nothing has been changed yet." in text_of(client.get(HISTORY))
 
 
 def test_a_long_history_has_pages(tuner: User) -> None:

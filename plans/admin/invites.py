@@ -1,4 +1,4 @@
-"""The admin's pages of invites."""
+"""Admin pages of invites."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
             name="reissue",
             title=_("Reissue"),
             explanation=_(
-                "A new link replaces the old one, which is dead. It is shown once, on the next page."
+                "A new link replaces the old one, which stops working. It is shown once, on the next page."
             ),
             offered=lambda invite: invite.user_id is None and invite.family_plan.closed_at is None,
             call=lambda actor, invite: services.reissue_invite(actor=actor, invite_id=invite.pk),
@@ -62,7 +62,7 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
         Journey(
             name="revoke",
             title=_("Revoke"),
-            explanation=_("The link is dead and the seat is free again."),
+            explanation=_("The link stops working, and the seat is free again."),
             offered=lambda invite: invite.status(now=timezone.now()) == FamilyPlanInvite.Status.OPEN,
             call=lambda actor, invite: services.revoke_invite(actor=actor, invite_id=invite.pk),
             done=_("Revoked invite %(id)s."),
@@ -73,7 +73,7 @@ class FamilyPlanInviteAdmin(OfPlanAdmin):
         return super().get_queryset(request).prefetch_related("family_plan", "created_by", "user")
 
     def get_ordering(self, request: HttpRequest) -> Any:
-        # By the index that finds them: by number, few expired among many open ones are far apart.
+        # Follow the index: ordered by id, few expired invites among many open ones are far apart.
         expired = request.GET.get(StatusFilter.parameter_name) == FamilyPlanInvite.Status.EXPIRED
         return ("-expires_at", "-pk") if expired else self.ordering
 

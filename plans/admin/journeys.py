@@ -1,7 +1,7 @@
-"""Pages of the admin that call one service each, and the only way admin changes a seat.
+"""Journeys: admin pages that call one service each, the only way in which admin changes a seat.
 
-A journey has an address of its own: Django wraps its change form in a transaction, and our
-services must not run in one, for they may talk to Zammad.
+A journey has its own URL: Django wraps its change form in a transaction, in which our services
+must not run, because they may call Zammad.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journey:
-    """One service that staff may call for a row: how it is offered, called and told.
+    """A service that staff may call for a row: how it is offered, called and reported.
 
-    `call` takes the actor, the row and the form's values by name. `done` tells of the id that
-    `about` finds in the row and the service's answer.
+    `call` takes the actor, the row and the form's values by name. `done` is the message afterwards,
+    with the id that `about` returns for the row and the service's result.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Journey:
 
 
 def attempt(request: HttpRequest, form: forms.Form, service: Callable[..., object]) -> object | None:
-    """Call a service with what a valid form holds; on a refusal show the reason and answer None."""
+    """Call a service with a valid form's values; return None, and show the reason, if it refuses."""
     if not form.is_valid():
         return None
     try:
@@ -71,7 +71,7 @@ def attempt(request: HttpRequest, form: forms.Form, service: Callable[..., objec
 
 
 class LimitedChangeList(ChangeList):
-    """Fetch no more than a page of rows, and say so to PostgreSQL: it then looks for these few."""
+    """Limit the query to one page, so that PostgreSQL plans for few rows."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -80,7 +80,7 @@ class LimitedChangeList(ChangeList):
 
 
 class JourneyAdmin(ReadOnly, ShallowAdmin):
-    """Show rows to be read, and change them only through journeys."""
+    """Show rows read-only, and change them only through journeys."""
 
     journeys: tuple[Journey, ...] = ()
 
@@ -104,11 +104,11 @@ class JourneyAdmin(ReadOnly, ShallowAdmin):
         return LimitedChangeList
 
     def subject_of(self, obj: Any) -> Any:
-        """Return the row whose page one comes back to, and whose history tells of the journey."""
+        """Return the row to go back to, whose history records the journey."""
         return obj
 
     def links_of(self, request: HttpRequest, obj: models.Model) -> list[tuple[str, _StrOrPromise]]:
-        """List address and title of the journeys that this person may start for a row now."""
+        """List URL and title of the journeys that the user may start for a row now."""
         prefix = f"admin:{self.opts.app_label}_{self.opts.model_name}_"
         return [
             (reverse(prefix + journey.name, args=[quote(obj.pk)]), journey.title)
@@ -124,7 +124,7 @@ class JourneyAdmin(ReadOnly, ShallowAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def journey_view(self, request: HttpRequest, object_id: str, journey: Journey) -> HttpResponse:
-        """Ask for what the service needs, then call it."""
+        """Show the journey's form, then call its service."""
         if not request.user.has_perm(journey.right):
             raise PermissionDenied
         obj = self.get_object(request, unquote(object_id))
@@ -147,17 +147,17 @@ class JourneyAdmin(ReadOnly, ShallowAdmin):
                 **place,
             )
         about = journey.about(obj, result)
-        told = journey.done % {"id": about}
-        with translation.override(None):  # the history is for readers of every language
+        done = journey.done % {"id": about}
+        with translation.override(None):  # entries are translated when they are read
             self.log_change(request, subject, [{"journey": {"done": str(journey.done), "id": about}}])
         if isinstance(result, IssuedInvite):
-            # The link is on this answer and nowhere else: a message would be kept in the session.
-            return self.page(request, "issued", title=_("Invite link"), told=told, issued=result, **place)
-        self.message_user(request, told, messages.SUCCESS)
+            # The link is only in this response: a message would be stored in the session.
+            return self.page(request, "issued", title=_("Invite link"), done=done, issued=result, **place)
+        self.message_user(request, done, messages.SUCCESS)
         return redirect(place["back"])
 
     def form_page(self, request: HttpRequest, form: forms.Form, **context: Any) -> TemplateResponse:
-        """Show a form as the admin shows its own."""
+        """Show a form in the style of admin's own."""
         fieldsets = [(None, {"fields": list(form.fields)})] if form.fields else []
         adminform = helpers.AdminForm(form, fieldsets, {}, model_admin=self)  # type: ignore[arg-type]
         media = self.media + form.media
@@ -171,19 +171,19 @@ class JourneyAdmin(ReadOnly, ShallowAdmin):
 
 
 class OfPlanAdmin(JourneyAdmin):
-    """Rows that belong to a plan: who may read plans may read them."""
+    """Rows of a plan: staff who may read plans may read them."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return Viewer(request.user).reads_all_plans
 
 
 def link_to(obj: models.Model | None, text: object = "") -> str:
-    """Return a link to a row's page, which reads as the row unless another text is given."""
+    """Return a link to a row's page, labelled with the row unless a text is given."""
     return format_html('<a href="{}">{}</a>', page_of(obj), text or obj) if obj else "-"
 
 
-def described(user: Any) -> str:
-    """Name a person to staff, who may see the address."""
+def name_and_address(user: Any) -> str:
+    """Return a user's name and address, for staff."""
     return f"{display_name(user)} ({user.email})" if user else "-"
 
 

@@ -1,4 +1,4 @@
-"""The admin's pages of plans and their members."""
+"""Admin pages of plans and their members."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from plans.admin.journeys import (
     JourneyAdmin,
     OfPlanAdmin,
     attempt,
-    described,
     in_zammad,
     link_to,
+    name_and_address,
 )
 from plans.models import (
     FamilyPlan,
@@ -43,10 +43,10 @@ from plans.settings import PlanSettings
 from plans.visibility import Viewer
 from zammad.admin_base import ReadOnly, column, is_id, list_of, page_of
 
-SHOWN = 100  # rows of each kind on a plan's page: as many as it can have members
+SHOWN = 100  # rows of each kind on a plan's page: the most members that a plan can have
 
 
-# --- What a journey asks for -----------------------------------------------------------
+# --- Forms -----------------------------------------------------------------------------
 
 
 class PlanForm(forms.Form):
@@ -54,12 +54,12 @@ class PlanForm(forms.Form):
     owner_email = forms.CharField(
         label=_("Owner's address"),
         widget=AdminEmailInputWidget,
-        help_text=_("Of a person who has verified it here, and who is in no plan."),
+        help_text=_("It must be verified here, and its holder must not be in a plan."),
     )
 
 
 class PlanChangeForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Change a plan's fields; a name from before the rule for names stays while nobody touches it."""
+    """Change a plan's fields; a name older than the rules for names is valid until it is edited."""
 
     def _get_validation_exclusions(self) -> set[str]:
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
@@ -71,7 +71,9 @@ class InviteForm(forms.Form):
         label=_("Address"),
         required=False,
         widget=AdminEmailInputWidget,
-        help_text=_("The invite is mailed to it, and nobody else may accept. Empty: whoever has the link."),
+        help_text=_(
+            "The invite is mailed there, and nobody else may accept it. Empty: anyone with the link."
+        ),
     )
 
 
@@ -79,7 +81,7 @@ class InviteForm(forms.Form):
 
 
 class NewestFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
-    """Show the first rows of a table, and read nothing of what a browser posts about them."""
+    """Show the first rows of a table, and ignore what a browser posts about them."""
 
     def __init__(self, data: object = None, files: object = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -108,7 +110,7 @@ class RowsInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     request: HttpRequest
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        self.request = request  # Django makes inlines anew for each request
+        self.request = request  # Django creates inlines for each request
         return super().get_queryset(request).select_related(*self.joined)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -117,7 +119,7 @@ class RowsInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return Viewer(request.user).reads_all_plans
 
-    @admin.display(description=_("what to do"))
+    @admin.display(description=_("actions"))
     def links(self, row: models.Model) -> SafeString:
         links = self.admin_site.get_model_admin(type(row)).links_of(self.request, row)  # type: ignore[attr-defined]
         return format_html_join(" | ", '<a href="{}">{}</a>', links)
@@ -128,7 +130,7 @@ class MembersInline(RowsInline):
     verbose_name_plural = _("members")
     fields = ("person", "role", "joined_at", "joined_through", "zammad_id", "links")
     joined = ("user__family_plan_invite", "user__zammad_user")
-    person = column(_("person"), lambda membership: described(membership.user))
+    person = column(_("person"), lambda membership: name_and_address(membership.user))
     joined_through = column(
         _("joined through"), lambda membership: link_to(getattr(membership.user, "family_plan_invite", None))
     )
@@ -143,7 +145,7 @@ class MembersInline(RowsInline):
 
     @admin.display(description=_("Zammad ID"))
     def zammad_id(self, membership: Membership) -> str:
-        zammad_user = getattr(membership.user, "zammad_user", None)
+        zammad_user = membership.zammad_user
         return in_zammad(zammad_user, link_to(zammad_user, zammad_user.zammad_id)) if zammad_user else "-"
 
 
@@ -154,7 +156,7 @@ class InvitesInline(RowsInline):
     joined = ("family_plan", "user")
     itself = column(_("invite"), link_to)
     status = FamilyPlanInviteAdmin.status
-    accepted_by = column(_("accepted by"), lambda invite: described(invite.user))
+    accepted_by = column(_("accepted by"), lambda invite: name_and_address(invite.user))
 
 
 class EventsInline(RowsInline):
@@ -162,8 +164,8 @@ class EventsInline(RowsInline):
     verbose_name_plural = format_lazy(_("history, the newest {count}"), count=SHOWN)
     fields = ("at", "kind", "by", "about", "through")
     joined = ("actor", "subject", "invite")
-    by = column(_("by"), lambda event: described(event.actor))
-    about = column(_("about"), lambda event: described(event.subject))
+    by = column(_("by"), lambda event: name_and_address(event.actor))
+    about = column(_("about"), lambda event: name_and_address(event.subject))
     through = column(_("invite"), lambda event: link_to(event.invite))
 
 
@@ -184,7 +186,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(FamilyPlan)
 class FamilyPlanAdmin(JourneyAdmin):
-    """Plans. Only their name and limit are edited as fields."""
+    """Plans. Only their name and limit are editable fields."""
 
     list_display = ("name", "owner", "seats", "created_at", "closed_at")
     list_filter = (StateFilter,)
@@ -213,8 +215,8 @@ class FamilyPlanAdmin(JourneyAdmin):
             name="close",
             title=_("Close plan"),
             explanation=_(
-                "The owner's membership ends and open invites expire. The plan and its history stay to be "
-                "read here; it cannot be opened again."
+                "The owner's membership ends and open invites expire. You can still read the plan and its "
+                "history here, but not reopen it."
             ),
             offered=lambda plan: plan.closed_at is None,
             call=lambda actor, plan: services.close_plan(actor=actor, plan_id=plan.pk),
@@ -247,7 +249,7 @@ class FamilyPlanAdmin(JourneyAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Create a plan for a person: Django's own page would do it in a transaction, without an owner."""
+        """Create a plan with an owner; Django's own page has none, and runs in a transaction."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = PlanForm(request.POST if request.method == "POST" else None)
@@ -259,13 +261,13 @@ class FamilyPlanAdmin(JourneyAdmin):
         return redirect(page_of(plan))
 
     def save_model(self, request: HttpRequest, obj: FamilyPlan, form: Any, change: bool) -> None:
-        # Only what was edited: a plan that is closed at this moment stays closed.
+        # Only what was edited: a plan that is closed concurrently stays closed.
         obj.save(update_fields=form.changed_data)
 
     @admin.display(description=_("owner"))
     def owner(self, plan: FamilyPlan) -> str:
         owners: list[Membership] = plan.owners  # type: ignore[attr-defined]
-        return described(owners[0].user if owners else None)
+        return name_and_address(owners[0].user if owners else None)
 
     @admin.display(description=_("seats taken"))
     def seats(self, plan: FamilyPlan) -> str:
@@ -277,7 +279,7 @@ class FamilyPlanAdmin(JourneyAdmin):
 
 @admin.register(Membership)
 class MembershipAdmin(OfPlanAdmin):
-    """Members have no list of their own: they stand on their plan's page."""
+    """Members, listed on their plan's page instead of one of their own."""
 
     list_display = ("user", "family_plan", "role", "joined_at")
     fields = ("user", "family_plan", "role", "joined_at")
@@ -286,7 +288,7 @@ class MembershipAdmin(OfPlanAdmin):
             name="detach",
             title=_("Detach"),
             explanation=_(
-                "The seat is free again. The invite this person came by expires and can be reissued."
+                "The seat is free again. The invite this person accepted expires, and can be reissued."
             ),
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.detach_member(actor=actor, membership_id=membership.pk),
@@ -296,7 +298,7 @@ class MembershipAdmin(OfPlanAdmin):
         Journey(
             name="transfer",
             title=_("Make owner"),
-            explanation=_("This person becomes the plan's owner; the owner of now becomes a member."),
+            explanation=_("This person becomes the plan's owner; the current owner becomes a member."),
             offered=lambda membership: not membership.is_owner,
             call=lambda actor, membership: services.transfer_ownership(
                 actor=actor, membership_id=membership.pk

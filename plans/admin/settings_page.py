@@ -1,4 +1,4 @@
-"""The settings that staff tune: constance's page, under Plans, with a history that tells values."""
+"""Admin page of the settings: constance's page, under Plans, with values in its history."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from django.utils.translation import gettext_lazy as _
 
 class SettingsForm(ConstanceForm):  # type: ignore[misc]  # constance has no types
     def save(self) -> list[str]:
-        """Save what was changed, and list each change with its old and new value."""
+        """Save the changes, and list each with its old and new value."""
         old = get_values()
         names: list[str] = super().save()
         return [f"{name}: {old[name]} -> {self.cleaned_data[name]}" for name in names]
 
 
 class FamilyPlanSettings:
-    """What the admin needs to know of a page that has no model."""
+    """What admin needs for a page without a model."""
 
     class Meta(Config.Meta):  # type: ignore[misc]
         app_label = "plans"
@@ -42,7 +42,7 @@ class SettingsAdmin(ConstanceAdmin):  # type: ignore[misc]
 
     def __init__(self, model: type[FamilyPlanSettings], admin_site: admin.AdminSite) -> None:
         super().__init__(model, admin_site)
-        # Else the history would belong to constance's page, which is not there.
+        # Otherwise the history would belong to constance's page, which is unregistered.
         model._meta.concrete_model = model
 
     def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
@@ -57,7 +57,7 @@ class SettingsAdmin(ConstanceAdmin):  # type: ignore[misc]
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the settings, and write what was changed together with its history."""
+        """Show the settings, or save changes together with their history."""
         may_change = self.has_change_permission(request)
         if request.method == "POST" and not may_change:
             raise PermissionDenied
@@ -69,17 +69,17 @@ class SettingsAdmin(ConstanceAdmin):  # type: ignore[misc]
         return response
 
     def _log_config_change(self, request: HttpRequest, changes: list[str]) -> None:
-        """Tell values in the history and in recent actions: constance's own entry has only names."""
-        told = "; ".join(changes)
+        """Record the values, too: constance's own entry has only names."""
+        message = "; ".join(changes)
         LogEntry.objects.create(
-            user_id=request.user.pk,  # type: ignore[misc]  # nobody is here who is not signed in
+            user_id=request.user.pk,  # type: ignore[misc]  # users are signed in here
             content_type=ContentType.objects.get_for_model(self.model),
             object_id="Config",
-            object_repr=told[:200],
+            object_repr=message[:200],
             action_flag=CHANGE,
-            change_message=told,
+            change_message=message,
         )
 
 
 admin.site.unregister([Config])
-admin.site.register([FamilyPlanSettings], SettingsAdmin)  # type: ignore[type-var]  # all it has of a model is _meta
+admin.site.register([FamilyPlanSettings], SettingsAdmin)  # type: ignore[type-var]  # its only part of a model is _meta

@@ -1,4 +1,4 @@
-"""The admin's pages of Zammad users, who stand here beside their plans."""
+"""Admin pages of Zammad users, with the plans of the people they are linked to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from plans.admin.journeys import Journey, JourneyAdmin, described, in_zammad, link_to
+from plans.admin.journeys import Journey, JourneyAdmin, in_zammad, link_to, name_and_address
 from plans.visibility import Viewer
 from zammad.admin import history_of_links
 from zammad.admin_base import column, is_id, page_of
@@ -28,9 +28,9 @@ from zammad.models import ZammadUser
 
 LINK = "zammad.change_zammaduser"
 WHAT_A_LINK_MEANS = _(
-    "A link means that two addresses are equal, not that the author of a ticket is this person: "
-    "anybody can write a mail with a forged sender. It grants nothing. A link that staff made stays until "
-    "staff end it; any other follows the addresses, here and in Zammad."
+    "A link means that two addresses are equal, not that this person wrote a ticket: anybody can send "
+    "a mail with a forged sender. It grants no rights. A link made by staff stays until staff end it; any "
+    "other link follows the addresses, here and in Zammad."
 )
 IN_ZAMMAD = (
     "known_as",
@@ -53,21 +53,23 @@ class LinkForm(forms.Form):
         label=_("Person"),
         queryset=get_user_model()._default_manager.all(),
         widget=AutocompleteSelect(ZammadUser._meta.get_field("user"), admin.site),
-        help_text=_("Finding people here needs the right to view users."),
+        help_text=_("To find people here, you need the right to view users."),
     )
 
 
 @admin.register(ZammadUser)
 class ZammadUserAdmin(JourneyAdmin):
-    """Zammad's users as Zammad described them, and who they are here."""
+    """Users of Zammad as it described them, and the people they are linked to here."""
 
     list_display = ("zammad_id", "name", "email", "active", "user", "plan", "auto_link")
     search_fields = ("email",)
     search_help_text = _("A Zammad ID, or the start of an address, a first or a last name.")
     readonly_fields = ("person", "account", "plan", "why", "link_history", "known_as")
     name = column(_("name"), lambda zammad_user: f"{zammad_user.firstname} {zammad_user.lastname}".strip())
-    person = column(_("person"), lambda zammad_user: described(zammad_user.user))
-    account = column(_("person"), lambda zammad_user: link_to(zammad_user.user, described(zammad_user.user)))
+    person = column(_("person"), lambda zammad_user: name_and_address(zammad_user.user))
+    account = column(
+        _("person"), lambda zammad_user: link_to(zammad_user.user, name_and_address(zammad_user.user))
+    )
     why = column(_("why"), lambda zammad_user: str(explain(zammad_user).label))
     link_history = column(
         _("history of the link"), lambda zammad_user: history_of_links(zammad_user.link_changes.all())
@@ -77,7 +79,7 @@ class ZammadUserAdmin(JourneyAdmin):
         Journey(
             name="link",
             title=pgettext_lazy("button", "Link"),
-            explanation=_("A link says who this is. It grants nothing."),
+            explanation=_("A link records who this is. It grants no rights."),
             right=LINK,
             offered=lambda zammad_user: zammad_user.user_id is None,
             form=LinkForm,
@@ -90,7 +92,9 @@ class ZammadUserAdmin(JourneyAdmin):
         Journey(
             name="unlink",
             title=_("Unlink"),
-            explanation=_("An equal address will not link this Zammad user again; only a link by hand will."),
+            explanation=_(
+                "An equal address will not link this Zammad user again; you can still link it by hand."
+            ),
             right=LINK,
             offered=lambda zammad_user: zammad_user.user_id is not None,
             call=lambda actor, zammad_user: unlink(
@@ -142,26 +146,26 @@ class ZammadUserAdmin(JourneyAdmin):
         return super().history_view(request, object_id, {"link_history": history, **(extra_context or {})})
 
     def by_zammad_id(self, request: HttpRequest, zammad_id: str) -> HttpResponse:
-        """Lead to the page of the user who has this ID in Zammad, or say that none is known.
+        """Redirect to the page of the user with this ID in Zammad, or report that none is known.
 
         :raises PermissionDenied:
         """
         if not self.has_view_permission(request):
             raise PermissionDenied
-        asked_for = None
+        wanted = None
         if is_id(zammad_id):
-            asked_for = ZammadUser(zammad_id=int(zammad_id))
-            known = ZammadUser.objects.filter(zammad_id=asked_for.zammad_id).first()
+            wanted = ZammadUser(zammad_id=int(zammad_id))
+            known = ZammadUser.objects.filter(zammad_id=wanted.zammad_id).first()
             if known:
                 return redirect(page_of(known))
-        page = self.page(request, "unknown_zammad_user", title=_("Unknown Zammad user"), asked_for=asked_for)
+        page = self.page(request, "unknown_zammad_user", title=_("Unknown Zammad user"), wanted=wanted)
         page.status_code = HTTPStatus.NOT_FOUND
         return page
 
 
 @admin.site.admin_view
 def zammad_user_page(request: HttpRequest, zammad_id: str) -> HttpResponse:
-    """Open a Zammad user by the ID that Zammad knows: the address for links in Zammad itself."""
+    """Open a Zammad user by its ID in Zammad, for links from Zammad itself."""
     zammad_user_admin: Any = admin.site.get_model_admin(ZammadUser)
     response: HttpResponse = zammad_user_admin.by_zammad_id(request, zammad_id)
     return response

@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
             name='FamilyPlanInvite',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('email', models.EmailField(blank=True, db_index=True, help_text='The only address that may accept; empty: whoever has the link.', max_length=254, verbose_name='email')),
+                ('email', models.EmailField(blank=True, db_index=True, help_text='The only address that may accept. Empty: anyone with the link.', max_length=254, verbose_name='email')),
                 ('token_digest', models.CharField(editable=False, max_length=64, unique=True)),
                 ('zammad_token_name', models.CharField(editable=False, max_length=250, unique=True, verbose_name='Zammad token name')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='created at')),
@@ -47,7 +47,7 @@ class Migration(migrations.Migration):
                 ('mail_status', models.CharField(choices=[('NONE', 'None'), ('SENT', 'Sent'), ('SKIPPED', 'Skipped'), ('FAILED', 'Failed')], default='NONE', max_length=7, verbose_name='mail status')),
                 ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='created by')),
                 ('family_plan', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='invites', to='plans.familyplan', verbose_name='family plan')),
-                ('user', models.OneToOneField(blank=True, help_text='Who accepted.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='family_plan_invite', to=settings.AUTH_USER_MODEL, verbose_name='user')),
+                ('user', models.OneToOneField(blank=True, help_text='The user who accepted.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='family_plan_invite', to=settings.AUTH_USER_MODEL, verbose_name='user')),
             ],
             options={
                 'verbose_name': 'family plan invite',

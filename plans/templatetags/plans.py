@@ -1,4 +1,4 @@
-"""How the pages name people, and tell what staff did."""
+"""Template filters: names of people, and entries of admin's history."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ register.filter("display_name", display_name)
 
 @register.filter
 def change_message(entry: LogEntry) -> str:
-    """Tell an entry of admin's history in the reader's language; Django knows only its own kinds."""
+    """Translate an entry of admin's history; Django translates only its own kinds."""
     message = entry.change_message
     if not message.startswith('[{"journey"'):
         return entry.get_change_message()
-    [entry_of_ours] = json.loads(message)
-    told: dict[str, str] = entry_of_ours["journey"]
-    return gettext(told["done"]) % told
+    [change] = json.loads(message)
+    journey: dict[str, str] = change["journey"]
+    return gettext(journey["done"]) % journey

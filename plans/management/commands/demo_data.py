@@ -1,4 +1,4 @@
-"""Fill a development database with people and a plan to play with."""
+"""Fill a development database with accounts and a plan to try things out."""
 
 from __future__ import annotations
 
@@ -31,24 +31,27 @@ PEOPLE = {
 
 class Command(BaseCommand):
     help = (
-        "Make admin@, alice@, bob@ and carol@example.com with the password demo-password, and a plan "
-        "that alice shares with bob. What is there already stays as it is."
+        "Create admin@, alice@, bob@ and carol@example.com with the password demo-password, and a plan "
+        "that alice shares with bob. Existing accounts stay as they are."
     )
 
     def handle(self, **_options: Any) -> None:
         if not settings.DEBUG:
-            raise CommandError("Demo accounts have a public password: they are made with DEBUG on only.")
+            raise CommandError("Demo accounts have a public password: they are created only with DEBUG on.")
         refuse_database_of_others()
         now = timezone.now()
         with transaction.atomic():
             made = {email: person for email in PEOPLE if (person := make_person(email))}
             if "alice@example.com" in made and "bob@example.com" in made:
                 share_a_plan(owner=made["alice@example.com"], member=made["bob@example.com"], now=now)
-        self.stdout.write(f"Demo data: {len(made)} accounts made, {len(PEOPLE) - len(made)} were there.")
+        self.stdout.write(f"Demo data: {len(made)} accounts made, {len(PEOPLE) - len(made)} existed already.")
 
 
 def refuse_database_of_others() -> None:
-    """:raises CommandError: when there are accounts, and none of the demo's: it is no demo's database."""
+    """Check that all accounts, if there are any, may be the demo's.
+
+    :raises CommandError:
+    """
     people = get_user_model().objects.all()
     ours = Q()
     for email in PEOPLE:
@@ -61,7 +64,7 @@ def refuse_database_of_others() -> None:
 
 
 def make_person(email: str) -> User | None:
-    """Make the account of one of PEOPLE; None when its address is taken."""
+    """Create the account of one of PEOPLE; return None if its address is taken."""
     user_model = get_user_model()
     if (
         EmailAddress.objects.filter(email=email).exists()
@@ -70,7 +73,7 @@ def make_person(email: str) -> User | None:
         return None
     is_admin = email.startswith("admin@")
     first_name, last_name = PEOPLE[email]
-    # A user model without user names signs in by address: then both are one field, and the address stays.
+    # In a user model without user names both are the same field, and the address wins.
     names = {user_model.USERNAME_FIELD: uuid.uuid4().hex, user_model.get_email_field_name(): email}
     person = user_model(
         **names, first_name=first_name, last_name=last_name, is_staff=is_admin, is_superuser=is_admin
@@ -82,7 +85,7 @@ def make_person(email: str) -> User | None:
 
 
 def share_a_plan(*, owner: User, member: User, now: datetime.datetime) -> None:
-    """Make the owner's plan, which the member joined through an invite."""
+    """Create a plan that the member joined through an invite."""
     plan = FamilyPlan.objects.create(name="The Archers", created_at=now)
     Membership.objects.create(user=owner, family_plan=plan, role=Membership.Role.OWNER, joined_at=now)
     Membership.objects.create(user=member, family_plan=plan, joined_at=now)

@@ -1,4 +1,4 @@
-"""Forget what is older than some days: deliveries, refusals, addresses in invites; and abandoned sign-ups."""
+"""Delete old deliveries, refusals and addresses in invites, and abandoned sign-ups."""
 
 import datetime
 from typing import Any
@@ -12,9 +12,9 @@ MAX_DAYS = 36_500
 
 class Command(BaseCommand):
     help = (
-        "Delete the receipts of webhook deliveries and the counts of refusals, and blank the addresses "
-        "in used and expired invites, that are older than some days. Also delete accounts made by sign-up "
-        "more than a week ago that were never verified and hold nothing. Safe to repeat and to run from cron."
+        "Delete receipts of webhook deliveries and counts of refusals, and blank the addresses in used "
+        "and expired invites, that are older than some days. Also delete accounts that signed up more "
+        "than a week ago, were never verified and hold nothing. Safe to repeat and to run from cron."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         days = options["older_than"]
-        # Not 0: the invites of a day count against limits.
+        # Not 0: the events of the last day count towards rate limits.
         if not 1 <= days <= MAX_DAYS:
             raise CommandError(f"--older-than takes 1 to {MAX_DAYS} days.")
         dry_run = options["dry_run"]

@@ -1,4 +1,4 @@
-"""Remove the tokens in Zammad that no open invite needs."""
+"""Delete the tokens in Zammad that no open invite needs."""
 
 from typing import Any
 
