@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -20,11 +22,6 @@ from plans.settings import PlanSettings
 STATUSES = {InviteNotFound: HTTPStatus.NOT_FOUND, InviteExpired: HTTPStatus.GONE}
 
 
-def refused(request: HttpRequest, refusal: Refusal) -> HttpResponse:
-    status = STATUSES.get(type(refusal), HTTPStatus.CONFLICT)
-    return render(request, "plans/invite_refused.html", {"refusal": refusal}, status=status)
-
-
 # no-store: the URL of the page contains the token.
 @method_decorator(never_cache, name="dispatch")
 class InviteView(LoginRequiredMixin, View):
@@ -32,23 +29,23 @@ class InviteView(LoginRequiredMixin, View):
 
     http_method_names = ["get", "head", "post"]  # noqa: RUF012  # Django's own spelling
 
-    def get(self, request: HttpRequest, token: str) -> HttpResponse:
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            preview = preview_invite(actor=request.user, token=token)
+            return super().dispatch(request, *args, **kwargs)
         except Refusal as refusal:
-            return refused(request, refusal)
+            status = STATUSES.get(type(refusal), HTTPStatus.CONFLICT)
+            return render(request, "plans/invite_refused.html", {"refusal": refusal}, status=status)
+
+    def get(self, request: HttpRequest, token: str) -> HttpResponse:
+        preview = preview_invite(actor=request.user, token=token)
         if preview.refusal:
-            return refused(request, preview.refusal)
+            raise preview.refusal
         if preview.status == FamilyPlanInvite.Status.USED:
             return redirect(PlanSettings.current().invite_accepted_url)
         return render(request, "plans/invite.html", {"preview": preview})
 
     def post(self, request: HttpRequest, token: str) -> HttpResponse:
-        try:
-            acceptance = accept_invite(actor=request.user, token=token)
-        except Refusal as refusal:
-            return refused(request, refusal)
-        return redirect(acceptance.page)
+        return redirect(accept_invite(actor=request.user, token=token).page)
 
 
 @require_safe

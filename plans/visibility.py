@@ -132,5 +132,7 @@ class Viewer:
     def _own(self, rows: Rows, memberships: str, *, owned: bool = False) -> Rows:
         if self.reads_all_plans:
             return rows
-        seat = {f"{memberships}__user": self.user_id}
-        return rows.filter(**seat, **({f"{memberships}__role": Membership.Role.OWNER} if owned else {}))
+        seat: dict[str, object] = {f"{memberships}__user": self.user_id}
+        if owned:
+            seat[f"{memberships}__role"] = Membership.Role.OWNER
+        return rows.filter(**seat)
