@@ -182,7 +182,7 @@ def link_to(obj: models.Model | None, text: object = "") -> str:
     return format_html('<a href="{}">{}</a>', page_of(obj), text or obj) if obj else "-"
 
 
-def name_and_address(user: Any) -> str:
+def label_of(user: Any) -> str:
     """Return a user's name and address, for staff."""
     return f"{display_name(user)} ({user.email})" if user else "-"
 

@@ -22,15 +22,7 @@ from django.utils.translation import gettext_lazy as _
 
 from plans import services
 from plans.admin.invites import FamilyPlanInviteAdmin
-from plans.admin.journeys import (
-    Journey,
-    JourneyAdmin,
-    OfPlanAdmin,
-    attempt,
-    in_zammad,
-    link_to,
-    name_and_address,
-)
+from plans.admin.journeys import Journey, JourneyAdmin, OfPlanAdmin, attempt, in_zammad, label_of, link_to
 from plans.models import (
     FamilyPlan,
     FamilyPlanInvite,
@@ -130,7 +122,7 @@ class MembersInline(RowsInline):
     verbose_name_plural = _("members")
     fields = ("person", "role", "joined_at", "joined_through", "zammad_id", "links")
     joined = ("user__family_plan_invite", "user__zammad_user")
-    person = column(_("person"), lambda membership: name_and_address(membership.user))
+    person = column(_("person"), lambda membership: label_of(membership.user))
     joined_through = column(
         _("joined through"), lambda membership: link_to(getattr(membership.user, "family_plan_invite", None))
     )
@@ -156,7 +148,7 @@ class InvitesInline(RowsInline):
     joined = ("family_plan", "user")
     itself = column(_("invite"), link_to)
     status = FamilyPlanInviteAdmin.status
-    accepted_by = column(_("accepted by"), lambda invite: name_and_address(invite.user))
+    accepted_by = column(_("accepted by"), lambda invite: label_of(invite.user))
 
 
 class EventsInline(RowsInline):
@@ -164,8 +156,8 @@ class EventsInline(RowsInline):
     verbose_name_plural = format_lazy(_("history, the newest {count}"), count=SHOWN)
     fields = ("at", "kind", "by", "about", "through")
     joined = ("actor", "subject", "invite")
-    by = column(_("by"), lambda event: name_and_address(event.actor))
-    about = column(_("about"), lambda event: name_and_address(event.subject))
+    by = column(_("by"), lambda event: label_of(event.actor))
+    about = column(_("about"), lambda event: label_of(event.subject))
     through = column(_("invite"), lambda event: link_to(event.invite))
 
 
@@ -267,7 +259,7 @@ class FamilyPlanAdmin(JourneyAdmin):
     @admin.display(description=_("owner"))
     def owner(self, plan: FamilyPlan) -> str:
         owners: list[Membership] = plan.owners  # type: ignore[attr-defined]
-        return name_and_address(owners[0].user if owners else None)
+        return label_of(owners[0].user if owners else None)
 
     @admin.display(description=_("seats taken"))
     def seats(self, plan: FamilyPlan) -> str:

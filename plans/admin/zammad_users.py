@@ -19,7 +19,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from plans.admin.journeys import Journey, JourneyAdmin, in_zammad, link_to, name_and_address
+from plans.admin.journeys import Journey, JourneyAdmin, in_zammad, label_of, link_to
 from plans.visibility import Viewer
 from zammad.admin import history_of_links
 from zammad.admin_base import column, is_id, page_of
@@ -66,10 +66,8 @@ class ZammadUserAdmin(JourneyAdmin):
     search_help_text = _("A Zammad ID, or the start of an address, a first or a last name.")
     readonly_fields = ("person", "account", "plan", "why", "link_history", "known_as")
     name = column(_("name"), lambda zammad_user: f"{zammad_user.firstname} {zammad_user.lastname}".strip())
-    person = column(_("person"), lambda zammad_user: name_and_address(zammad_user.user))
-    account = column(
-        _("person"), lambda zammad_user: link_to(zammad_user.user, name_and_address(zammad_user.user))
-    )
+    person = column(_("person"), lambda zammad_user: label_of(zammad_user.user))
+    account = column(_("person"), lambda zammad_user: link_to(zammad_user.user, label_of(zammad_user.user)))
     why = column(_("why"), lambda zammad_user: str(explain(zammad_user).label))
     link_history = column(
         _("history of the link"), lambda zammad_user: history_of_links(zammad_user.link_changes.all())

@@ -48,10 +48,7 @@ class Command(BaseCommand):
 
 
 def refuse_database_of_others() -> None:
-    """Check that all accounts, if there are any, may be the demo's.
-
-    :raises CommandError:
-    """
+    """:raises CommandError: if there are accounts, but none of the demo's."""
     people = get_user_model().objects.all()
     ours = Q()
     for email in PEOPLE:
