@@ -1,8 +1,8 @@
-"""The mails about accounts: how many a mailbox gets, and that they tell nobody who has an account.
+"""Mails about accounts: send them, limit them, and reveal to nobody whether an address has an account.
 
-A request without a sign-in is answered before the mail is sent, and after the same work whether there is
-an account, the mail is over its limit, or the mail server is silent. A process that ends sends what it
-has taken first; one that is killed loses it, and the person asks for another code.
+Signed-out requests are answered before the mail is sent, and after the same work whether or not there is
+an account, the limit is reached or the mail server responds. A process that stops first sends its queue;
+one that is killed loses it, and people request another code.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ from plans.quotas import mailbox_of
 logger = logging.getLogger(__name__)
 
 DAY = datetime.timedelta(days=1)
-# What somebody who is not signed in can cause, to one mailbox; a device of the account has as many again.
+# To one mailbox, from all signed-out requests; a known device of the account has its own limit.
 MAILS_PER_DAY = 10
-# What a signed-in person can cause to addresses that they have not verified yet.
+# From one signed-in person, to addresses that they have not verified.
 MAILS_PER_DAY_TO_OTHERS = 30
-DEADLINE = 5.0  # seconds, for all that one mail asks of the mail server
+DEADLINE = 5.0  # seconds, for the whole delivery of a mail
 
-# allauth writes it to addresses without an account: it is made, as every other, and never sent.
+# allauth's mail to addresses without an account: rendered like every other, but never sent.
 NEVER_SENT = "account/email/unknown_account"
 
-MAY_WAIT = 200  # mails of one process
+MAY_WAIT = 200  # mails in the queue of a process
 _waiting = threading.BoundedSemaphore(MAY_WAIT)
 _postbox: Executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="account-mail")
 
 
 class MailUnavailable(Exception):
-    """A mail that a signed-in person asked for could not be handed over; asking again may help."""
+    """A mail that a signed-in person requested could not be sent; retry later."""
 
 
 # --- Sending --------------------------------------------------------------------------------------
 
 
 def send(message: EmailMessage) -> bool:
-    """Send a mail while the caller waits, and tell whether that worked; a failure is logged."""
+    """Send a mail while the caller waits, log failures, and return whether it was sent."""
     try:
         with outside_world():
             within(DEADLINE, message.send)
@@ -77,14 +77,14 @@ def send(message: EmailMessage) -> bool:
 
 
 def post(message: EmailMessage) -> None:
-    """Send a mail after the answer, which does not wait for it."""
+    """Send a mail in the background."""
     if not _waiting.acquire(blocking=False):
         _log_failure(TooManyWaiting())
         return
     try:
-        # What logs know of the request goes along.
+        # The context has the request id for the log.
         _postbox.submit(copy_context().run, _deliver, message)
-    except RuntimeError as error:  # the process ends
+    except RuntimeError as error:  # the process is stopping
         _waiting.release()
         _log_failure(error)
 
@@ -99,32 +99,32 @@ def _deliver(message: EmailMessage) -> None:
 
 
 def _log_failure(error: Exception) -> None:
-    # Only its kind: the text of an error holds the address that was refused.
+    # Only the type: the text may contain the refused address.
     logger.warning("A mail about an account failed: %s", type(error).__name__)
 
 
-# --- Notices: what was changed about an account ------------------------------------------------------
+# --- Notices about changes to an account ----------------------------------------------------------
 
 
 def our_site() -> SimpleNamespace:
-    """Name us in allauth's mails; it would take the Host header of a request, which anybody chooses."""
+    """Name the site in allauth's mails, which would use the Host header, which a client can forge."""
     return SimpleNamespace(name=_("Family Plans"), domain=settings.PUBLIC_URL)
 
 
 def send_notice(template_prefix: str, *, email: str, **context: Any) -> None:
-    """Mail a notice, also where there is no request. A failure undoes nothing."""
+    """Mail a notice, with or without a request. A failure does not undo the change."""
     send(get_adapter().render_mail(template_prefix, email, {**context, "current_site": our_site()}))
 
 
-def tell_of_verified_address(email_address: EmailAddress, **_signal: Any) -> None:
-    """Tell the primary address that another one belongs to the account now."""
+def notify_of_added_address(email_address: EmailAddress, **_signal: Any) -> None:
+    """Notify the primary address that another one was added to the account."""
     primary = EmailAddress.objects.get_primary(email_address.user)
     if primary is not None and primary.verified and primary.pk != email_address.pk:
         send_notice("account/email/email_added", email=primary.email, added=email_address.email)
 
 
-def tell_removed_address(request: HttpRequest, email_address: EmailAddress, **_signal: Any) -> None:
-    """Tell the address that was removed; allauth itself tells the one that stays."""
+def notify_removed_address(request: HttpRequest, email_address: EmailAddress, **_signal: Any) -> None:
+    """Notify the removed address; allauth notifies only the primary one."""
     if email_address.verified:
         get_adapter().send_notification_mail(
             "account/email/email_deleted",
@@ -134,26 +134,26 @@ def tell_removed_address(request: HttpRequest, email_address: EmailAddress, **_s
         )
 
 
-# --- How many, and the same for everybody -----------------------------------------------------------
+# --- Limits, and the same work for every address ----------------------------------------------------
 
 
 def may_mail(request: HttpRequest, address: str, user: AbstractBaseUser | None) -> bool:
-    """Count a mail with a code, and tell whether it is still within its limit."""
+    """Count a mail with a code, and return whether it is within its limit."""
     now = timezone.now()
     if request.user.is_authenticated:
         if EmailAddress.objects.filter(user=request.user, email=address, verified=True).exists():
             return True
-        counted, limit = f"mail, asked for by account {request.user.pk}", MAILS_PER_DAY_TO_OTHERS
+        counter, limit = f"mail, asked for by account {request.user.pk}", MAILS_PER_DAY_TO_OTHERS
     else:
-        counted, limit = f"mail, to {mailbox_of(address)}", MAILS_PER_DAY
+        counter, limit = f"mail, to {mailbox_of(address)}", MAILS_PER_DAY
         for owner in [user] if user else filter_users_by_email(address, prefer_verified=True):
             if device := device_of(request, owner):
-                counted = f"mail, to account {owner.pk} for device {device}"
-    return Attempt.objects.take_place(counted, limit=limit, window=DAY, now=now) is not None
+                counter = f"mail, to account {owner.pk} for device {device}"
+    return Attempt.objects.take_place(counter, limit=limit, window=DAY, now=now) is not None
 
 
-def count_codes() -> None:
-    """Let every code of allauth be mailed within the limits, and by the same work."""
+def limit_codes() -> None:
+    """Have allauth mail codes within the limits, and with the same work for every address."""
     EmailVerificationProcess.generate_code = _generate_verification_code
     EmailVerificationProcess.send = _send_verification_code
     PasswordResetVerificationProcess.send = _send_reset_code
@@ -174,10 +174,10 @@ def _send_verification_code(process: Any, skip_enumeration_mails: bool = False) 
     allowed = may_mail(request, process.email, process.user)
     request.withholds_mail = not allowed
     if not process.user and not skip_enumeration_mails:
-        make_password(process.email)  # as for the account that would have been made
+        make_password(process.email)  # as if the account were created
     _allauths_verification(process, skip_enumeration_mails)
     if not process.user and skip_enumeration_mails:
-        get_adapter().send_mail(NEVER_SENT, process.email, {})  # a code is asked for again
+        get_adapter().send_mail(NEVER_SENT, process.email, {})  # another code was requested
     if not allowed:
         _keep_former_code(process, process.former, app_settings.EMAIL_VERIFICATION_BY_CODE_TIMEOUT)
 
@@ -193,10 +193,10 @@ def _send_reset_code(process: Any) -> None:
 
 
 def _keep_former_code(process: Any, former: dict[str, Any], timeout: int) -> None:
-    """Let a code that was mailed before count, with the attempts it has left; else let none count."""
+    """Keep the last mailed code valid, with its remaining attempts; if there is none, accept no code."""
     same = all(former.get(name) == process.state.get(name) for name in ("email", "user_id"))
     if same and time.time() - former["at"] <= timeout:
-        kept = {name: former[name] for name in ("at", "code", "failed_attempts") if name in former}
-        process.state.update(kept)
+        names = ("at", "code", "failed_attempts")
+        process.state.update({name: former[name] for name in names if name in former})
     else:
         process.state["code"] = ""

@@ -1,9 +1,10 @@
-"""How people are looked up: by address, with their rights, by session; their user names say nothing."""
+"""Accounts: look people up by address, rights and session; their user names are meaningless."""
 
 import uuid
 from typing import Any, NamedTuple
 
 from allauth.account.auth_backends import AuthenticationBackend
+from allauth.account.models import EmailAddress
 from allauth.headless.internal import sessionkit
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
@@ -16,8 +17,13 @@ from zammad.statements import statement
 
 
 def opaque_username() -> str:
-    """Return what fills Django's user name: nobody signs in with it, and it says nothing."""
+    """Return a random value for Django's user name, which nobody sees or signs in with."""
     return uuid.uuid4().hex
+
+
+def has_account(address: str) -> bool:
+    in_use = User.objects.filter(email__iexact=address).exists()
+    return in_use or EmailAddress.objects.filter(email=address).exists()
 
 
 class Right(NamedTuple):
@@ -37,19 +43,19 @@ def rights_of(*, user_id: int) -> QuerySet[Any]:
 
 
 class AccountBackend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no types
-    """Sign in by address as allauth does, and learn a person's rights in one query instead of two."""
+    """Sign in by address as allauth does, and fetch a person's rights in one query instead of two."""
 
     def get_all_permissions(self, user_obj: AbstractUser | AnonymousUser, obj: Any = None) -> set[str]:
-        kept = vars(user_obj)  # Django keeps them there, too, as long as the request
-        if "_perm_cache" not in kept and obj is None and user_obj.is_active and not user_obj.is_superuser:
+        cache = vars(user_obj)  # Django's own cache of rights
+        if "_perm_cache" not in cache and obj is None and user_obj.is_active and not user_obj.is_superuser:
             rights = rights_of(user_id=user_obj.pk)
-            kept["_perm_cache"] = {f"{right.app_label}.{right.codename}" for right in rights}
-        found: set[str] = super().get_all_permissions(user_obj, obj)
-        return found
+            cache["_perm_cache"] = {f"{right.app_label}.{right.codename}" for right in rights}
+        permissions: set[str] = super().get_all_permissions(user_obj, obj)
+        return permissions
 
 
 class SessionTokens(SessionTokenStrategy):  # type: ignore[misc]
-    """Look a session up in one query: allauth's own way asks first whether there is one."""
+    """Look a session up in one query: allauth first checks whether it exists."""
 
     def lookup_session(self, session_token: str) -> SessionBase | None:
         session: SessionBase | None = sessionkit.lookup_session(session_token)

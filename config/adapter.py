@@ -1,4 +1,4 @@
-"""What accounts do otherwise than allauth: addresses, passwords, asking again, and mails."""
+"""How our accounts differ from allauth's defaults: addresses, passwords, reauthentication and mails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from config import way_back
 from config.account_mail import NEVER_SENT, MailUnavailable, our_site, post, send
 from config.accounts import opaque_username
-from config.attempts import WrongPasswords, come_back, forget_wrong_passwords
+from config.attempts import WrongPasswords, forget_wrong_passwords, retry_in
 from config.devices import remember_device
 from config.models import Session
 from config.reauthentication import APP, BY_CODE, get_reauthentication_flows, signed_in_just_now
@@ -31,17 +31,15 @@ from zammad.addresses import validated_address
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    """Keep addresses out of user names, guesses out of accounts, and the host of a request out of mails."""
-
     wrong_passwords: WrongPasswords | None = None
 
-    # --- Addresses, in both senses ------------------------------------------------------------------
+    # --- Email addresses and URLs -------------------------------------------------------------------
 
     def populate_username(self, request: HttpRequest, user: AbstractUser) -> None:
         user.username = opaque_username()
 
     def clean_email(self, email: str) -> str:
-        """Take the addresses that an invite could be for, and no others, on pages and by API alike."""
+        """Accept the same addresses as invites do, on pages and in the API."""
         validated_address(email)
         return email
 
@@ -54,10 +52,10 @@ class AccountAdapter(DefaultAccountAdapter):
     def is_safe_url(self, url: str) -> bool:
         try:
             return super().is_safe_url(url)
-        except ValueError:  # it is no URL, such as http://[
+        except ValueError:  # invalid, such as http://[
             return False
 
-    # --- Passwords: wrong ones count once they are known as wrong -----------------------------------
+    # --- Passwords: wrong ones count once they are known to be wrong --------------------------------
 
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
         if self.wrong_passwords is None:
@@ -68,8 +66,7 @@ class AccountAdapter(DefaultAccountAdapter):
         """:raises ValidationError: after too many wrong passwords."""
         user: AbstractBaseUser | None = super().authenticate(request, **credentials)
         if user is not None:
-            # Guesses at the same moment are looked at one after the other: a right one among them counts
-            # only before too many wrong ones.
+            # Among concurrent guesses, a right one counts only if the wrong ones have not reached the limit.
             self._refuse_after_too_many(request)
         return user
 
@@ -79,7 +76,7 @@ class AccountAdapter(DefaultAccountAdapter):
 
     def _refuse_after_too_many(self, request: HttpRequest) -> None:
         if self.wrong_passwords is not None and (seconds := self.wrong_passwords.wait()):
-            come_back(request, seconds)
+            retry_in(request, seconds)
             raise self.validation_error("too_many_login_attempts")
 
     def login(self, request: HttpRequest, user: User) -> None:
@@ -87,26 +84,26 @@ class AccountAdapter(DefaultAccountAdapter):
         remember_device(request, user)
         remember_client(request)
         if not get_authentication_records(request, user):
-            # A sign-up has just proved the address by a mailed code.
+            # The person has just signed up with a mailed code.
             record_authentication(request, user, "code", email=user.email)
 
     def set_password(self, user: User, password: str) -> None:
         """Set a password, and end all sessions but the one in which it is set.
 
-        :raises ReauthenticationRequired: there was no password to ask for, and the sign-in is not fresh.
+        :raises ReauthenticationRequired: if it is the first password, and the sign-in is not recent.
         """
-        is_theirs = self.request.user.is_authenticated and self.request.user.pk == user.pk
-        if is_theirs and not user.has_usable_password():
+        is_own = self.request.user.is_authenticated and self.request.user.pk == user.pk
+        if is_own and not user.has_usable_password():
             raise_if_reauthentication_required(self.request, app=APP)
         super().set_password(user, password)
         forget_wrong_passwords(user)
         others = Session.objects.filter(user=user)
-        if is_theirs:
-            remember_device(self.request, user)  # the token of before has ended
+        if is_own:
+            remember_device(self.request, user)  # the former token is no longer valid
             others = others.exclude(pk=self.request.session.session_key)
         others.delete()
 
-    # --- Asking again -------------------------------------------------------------------------------
+    # --- Reauthentication ---------------------------------------------------------------------------
 
     def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
         required: bool = super().is_reauthentication_required(app=app, **kwargs)
@@ -116,7 +113,7 @@ class AccountAdapter(DefaultAccountAdapter):
         methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
         if {"id": BY_CODE} in get_reauthentication_flows(user):
             url = reverse("account_reauthenticate_by_code")
-            methods.append({"id": BY_CODE, "description": _("Use a code that we mail you"), "url": url})
+            methods.append({"id": BY_CODE, "description": _("Use a code sent by email"), "url": url})
         return methods
 
     def reauthenticate(self, user: AbstractBaseUser, password: str) -> bool:
@@ -132,17 +129,17 @@ class AccountAdapter(DefaultAccountAdapter):
         context: dict[str, Any],
         headers: dict[str, str] | None = None,
     ) -> EmailMessage:
-        """Write a mail in which nothing is a link but ours: people choose names, addresses and browsers."""
+        """Render a mail with no links but ours: names, addresses and User-Agents may contain others."""
         harmless = {name: _without_links(name, value) for name, value in context.items()}
         return super().render_mail(template_prefix, email, harmless, headers)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """:raises MailUnavailable: for a signed-in person, who is told."""
+        """:raises MailUnavailable: if a code for a signed-in person could not be sent."""
         request = current.request
-        links = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}
-        ours = {name: settings.PUBLIC_URL + reverse(view) for name, view in links.items()}
-        written = {"request": request, "email": email, **context, **ours, "current_site": our_site()}
-        message = self.render_mail(template_prefix, email, written)
+        views = {"signup_url": "account_signup", "password_reset_url": "account_reset_password"}
+        links = {name: settings.PUBLIC_URL + reverse(view) for name, view in views.items()}
+        values = {"request": request, "email": email, **context, **links, "current_site": our_site()}
+        message = self.render_mail(template_prefix, email, values)
         if template_prefix == NEVER_SENT or getattr(request, "withholds_mail", False):
             return
         if not ("code" in context and request.user.is_authenticated):
@@ -152,12 +149,12 @@ class AccountAdapter(DefaultAccountAdapter):
 
 
 def _without_links(name: str, value: object) -> object:
-    """Return what a template may show of a value: the links of a mail are named *_url."""
+    """Return a value without links, except for our own, which are named *_url."""
     if isinstance(value, User):
-        written = copy(value)
-        written.first_name, written.last_name = without_links(display_name(value)), ""
-        written.email = without_links(value.email)
-        return written
+        person = copy(value)
+        person.first_name, person.last_name = without_links(display_name(value)), ""
+        person.email = without_links(value.email)
+        return person
     if isinstance(value, str) and not name.endswith("_url"):
         return without_links(value)
     return value

@@ -1,11 +1,11 @@
-"""Admin's pages of people and their addresses: people are never shown by user name."""
+"""Admin pages for people, groups and addresses; user names are never shown."""
 
 from contextlib import nullcontext
 from typing import Any
 
 from allauth.account.admin import EmailAddressAdmin as AllauthEmailAddressAdmin
 from allauth.account.models import EmailAddress
-from allauth.mfa import admin as _second_factors  # noqa: F401  # it registers its page, to be taken away
+from allauth.mfa import admin as _second_factors  # noqa: F401  # it registers the page that is removed below
 from allauth.mfa.models import Authenticator
 from django import forms
 from django.contrib import admin, messages
@@ -22,7 +22,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from config.accounts import opaque_username
+from config.accounts import has_account, opaque_username
 from config.models import Session
 from config.passwords import place_to_hash
 from config.rights import NAMES, WrittenBySuperusers, may_change, may_change_access
@@ -35,15 +35,15 @@ def address_of(user: User) -> str:
     return user.email or f"User {user.pk}"
 
 
-# Admin writes str(user) in every list, title and history; Django's is the user name.
+# Admin shows str(user) in lists, titles and histories; Django's is the user name.
 User.__str__ = address_of  # type: ignore[method-assign,assignment]
 
-# A second factor is shown to nobody: its page would hold its secrets.
+# The page of a second factor would show its secrets.
 admin.site.unregister([User, Group, EmailAddress, Authenticator])
 
 
 class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
-    """Make an account for an address that nobody has yet. Its person verifies it by signing in."""
+    """Create an account for an address without one; its owner verifies the address by signing in."""
 
     email = forms.EmailField(label=_("Email"))
 
@@ -54,11 +54,8 @@ class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
     def clean_email(self) -> str:
         email: str = self.cleaned_data["email"].lower()
         validated_address(email)
-        if (
-            User.objects.filter(email__iexact=email).exists()
-            or EmailAddress.objects.filter(email=email).exists()
-        ):
-            raise forms.ValidationError(_("There is an account with this address already."))
+        if has_account(email):
+            raise forms.ValidationError(_("An account with this address already exists."))
         return email
 
     def save(self, commit: bool = True) -> User:
@@ -69,18 +66,16 @@ class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
 
 @admin.register(User)
 class UserAdmin(WrittenBySuperusers, ShallowAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
-    """Find people by address and name, and tell what they may do."""
-
     list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
     search_fields = ("email__istartswith", "first_name__istartswith", "last_name__istartswith")
-    search_help_text = _("The start of an address, a first or a last name.")
-    get_search_results = admin.ModelAdmin.get_search_results  # by each word of a full name
+    search_help_text = _("Search by the start of an address, first name or last name.")
+    get_search_results = admin.ModelAdmin.get_search_results  # by each word, such as of a full name
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
     fieldsets = (
         (None, {"fields": ("email", "password", "first_name", "last_name")}),
         (
-            _("What this person may do"),
+            _("Permissions"),
             {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")},
         ),
         (_("Dates"), {"fields": ("last_login", "date_joined")}),
@@ -89,15 +84,13 @@ class UserAdmin(WrittenBySuperusers, ShallowAdmin, DjangoUserAdmin):  # type: ig
     actions = ("reset_second_factor",)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        # Django also follows relations that lead to people: a session's primary key is its key, and a
-        # list that tells with which letter it begins tells all of it.
-        field = lookup.split(LOOKUP_SEP)[0]
-        known = {
-            "pk",
-            "groups",
-            *(name for each in self.opts.concrete_fields for name in (each.name, each.attname)),
-        }
-        return field in known and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+        # Django also allows reverse relations: filtering people by the start of a session's key would
+        # reveal the key letter by letter.
+        name = lookup.split(LOOKUP_SEP)[0]
+        allowed = {"pk", "groups"}.union(
+            *({field.name, field.attname} for field in self.opts.concrete_fields)
+        )
+        return name in allowed and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return request.user.has_perm("auth.add_user")
@@ -120,14 +113,14 @@ class UserAdmin(WrittenBySuperusers, ShallowAdmin, DjangoUserAdmin):  # type: ig
         if not may_change_access(request.user):
             shown = flatten_fieldsets(self.get_fieldsets(request, obj))
             return tuple(str(name) for name in shown if name not in NAMES)
-        # An address counts once its person has verified it: nobody else changes it.
+        # An address must be verified by its owner, so nobody else changes it.
         return (*super().get_readonly_fields(request, obj), "email")
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if not change:
             super().save_model(request, obj, form, change)
             return
-        # Only what was edited: a person switched off at this moment stays so.
+        # Only edited fields, so that a concurrent deactivation is kept.
         columns = {field.name for field in User._meta.concrete_fields}
         obj.save(update_fields=[name for name in form.changed_data if name in columns])
 
@@ -143,11 +136,11 @@ class UserAdmin(WrittenBySuperusers, ShallowAdmin, DjangoUserAdmin):  # type: ig
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
         deleted, counts, missing_rights, protected = super().get_deleted_objects(objs, request)
-        # Who holds a seat is detached first, whatever rights there are: say that, and nothing else.
+        # If people must be detached first, show only that: missing rights do not matter yet.
         return deleted, counts, set() if protected else missing_rights, protected
 
     def add_view(self, request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponse:
-        # Django hashes the password in a transaction, and nobody waits for a place in one.
+        # Django hashes the password in a transaction, in which a thread must not wait for a place.
         with place_to_hash() if request.method == "POST" else nullcontext():
             return super().add_view(request, *arguments, **named)
 
@@ -160,12 +153,12 @@ class UserAdmin(WrittenBySuperusers, ShallowAdmin, DjangoUserAdmin):  # type: ig
         if isinstance(response, TemplateResponse) and response.context_data is not None:
             user = response.context_data["original"]
             response.context_data["title"] = gettext("Password of %(user)s") % {"user": user}
-            user.get_username = user.__str__  # the page tells it to password managers
+            user.get_username = user.__str__  # for password managers
         return response
 
 
 class EmailAddressForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Hold a new address to what sign-up takes; one from before stays."""
+    """Validate a changed address as sign-up does; an existing one may stay."""
 
     def clean_email(self) -> str:
         email: str = self.cleaned_data["email"]
@@ -176,20 +169,20 @@ class EmailAddressForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Group)
 class GroupAdmin(WrittenBySuperusers, DjangoGroupAdmin):
-    """Show which rights a group gives."""
+    """The rights of a group."""
 
 
 @admin.register(EmailAddress)
 class EmailAddressAdmin(WrittenBySuperusers, ShallowAdmin, AllauthEmailAddressAdmin):  # type: ignore[misc]  # allauth has no types
-    """Find addresses by their start; allauth's own page counts and sorts all of them."""
+    """Search addresses by their start; allauth's own page counts and sorts all of them."""
 
     form = EmailAddressForm
     list_filter = ()
     list_select_related = ("user",)
-    search_help_text = _("The start of an address.")
+    search_help_text = _("Search by the start of an address.")
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("email",)  # that there is a search; allauth's fields are not asked
+        return ("email",)  # enables the search, in place of allauth's fields
 
     def find(self, rows: QuerySet[EmailAddress], term: str) -> QuerySet[EmailAddress]:
-        return rows.filter(email__startswith=term.lower())  # as allauth keeps them
+        return rows.filter(email__startswith=term.lower())  # allauth stores lower case

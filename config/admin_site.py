@@ -1,4 +1,4 @@
-"""Admin as a site: who enters, and what stands above its index."""
+"""The admin site: access, sign-in and the figures on its index."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class FamilyPlansAdminSite(admin.AdminSite):
     index_template = "admin/plans/index.html"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Let staff in, where REQUIRE_MFA_FOR_STAFF is set with their second factor only."""
+        """Admit staff; if REQUIRE_MFA_FOR_STAFF is set, only with a second factor."""
         return super().has_permission(request) and not lacks_second_factor(request.user, request.session)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Send people to the sign-in page that everybody uses, so that one limit guards one door."""
+        """Redirect to the common sign-in page, so that its limits apply."""
         if lacks_second_factor(request.user, request.session):
             return second_factor_page(request)
         response: HttpResponse = secure_admin_login(super().login)(request, extra_context)
         return response
 
     def password_change(self, *_args: Any, **_options: Any) -> HttpResponse:  # type: ignore[override]
-        """Change your password where everybody does: it is mailed, and ends other sessions."""
+        """Redirect to the common page, which sends a mail and ends other sessions."""
         return redirect("account_change_password")
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:

@@ -1,4 +1,4 @@
-"""The form of answers that no view decides: refused bodies, JSON under /_allauth/, when to come back."""
+"""The format of responses that no view chooses: refused bodies, JSON under /_allauth/, Retry-After."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ from zammad.views import refuse_unread
 
 logger = logging.getLogger(__name__)
 
-MAX_DEPTH = 10  # of JSON: what allauth reads are objects of texts, and passkeys in a few levels
-MAX_QUERY = 8 * 1024  # characters of an address of admin: SQLite refuses a pattern of many more
+MAX_DEPTH = 10  # of JSON: allauth reads flat objects, and passkeys with a few levels
+MAX_QUERY = 8 * 1024  # characters of a query string in admin: SQLite refuses much longer patterns
 RETRY_MAIL = 30  # seconds, after a failure of the mail server
-RETRY_WHEN_LIMITED = 60  # seconds, where a limit does not tell
+RETRY_WHEN_LIMITED = 60  # seconds, if the limit does not say
 
-# The code and the text of a status that comes without an answer in JSON.
+# The code and the message of a status, for responses without JSON of their own.
 ERRORS = {
-    400: ("bad_request", gettext_lazy("This request cannot be read.")),
-    403: ("forbidden", gettext_lazy("This is not allowed.")),
-    404: ("not_found", gettext_lazy("There is nothing here.")),
-    405: ("method_not_allowed", gettext_lazy("This method is not allowed here.")),
+    400: ("bad_request", gettext_lazy("The request could not be read.")),
+    403: ("forbidden", gettext_lazy("You are not allowed to do this.")),
+    404: ("not_found", gettext_lazy("Not found.")),
+    405: ("method_not_allowed", gettext_lazy("This method is not allowed.")),
     408: ("request_timeout", gettext_lazy("The request took too long to arrive.")),
-    411: ("length_required", gettext_lazy("The request must tell its length.")),
+    411: ("length_required", gettext_lazy("The request must have a Content-Length header.")),
     413: ("too_large", gettext_lazy("The request is too large.")),
     429: ("rate_limited", gettext_lazy("Too many requests. Wait a moment, then try again.")),
-    500: ("internal_error", gettext_lazy("Something went wrong here. Try again later.")),
-    503: ("service_unavailable", gettext_lazy("This is not available just now. Try again soon.")),
+    500: ("internal_error", gettext_lazy("Something went wrong. Try again later.")),
+    503: ("service_unavailable", gettext_lazy("The service is currently unavailable. Try again soon.")),
 }
 
 
 class AnswersMiddleware(MiddlewareMixin):
-    """Give every answer the form that its client speaks."""
+    """Give every response the format that its client expects."""
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         retry_after = getattr(request, "retry_after", 0)
-        # Too many wrong passwords are an error of the form to allauth.
+        # For allauth, too many wrong passwords are a form error.
         if retry_after and response.status_code in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST}:
             response.status_code = HTTPStatus.TOO_MANY_REQUESTS
         if response.status_code == HTTPStatus.TOO_MANY_REQUESTS and "Retry-After" not in response:
@@ -90,20 +90,20 @@ class AnswersMiddleware(MiddlewareMixin):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if isinstance(exception, MailUnavailable):
-            text = _("The mail could not be sent. Try again soon.")
+            text = _("The email could not be sent. Try again soon.")
             return try_again(request, "mail_unavailable", text, seconds=RETRY_MAIL)
         if isinstance(exception, PasswordsBusy):
             return try_again(request, "passwords_busy", _(PASSWORDS_BUSY.message), seconds=RETRY_WHEN_BUSY)
         if is_query_of_admin(request) and isinstance(
             exception, (ValueError, OverflowError, ValidationError, DataError, ProgrammingError)
         ):
-            logger.warning("A query of admin cannot be answered: %s", type(exception).__name__)
+            logger.warning("An invalid query in admin: %s", type(exception).__name__)
             return render(request, "400.html", status=HTTPStatus.BAD_REQUEST)
         return None
 
 
 class BodyMiddleware(MiddlewareMixin):
-    """Refuse what the server did not take, and under another server what announces too much."""
+    """Answer the server's refusals of bodies; under other servers, refuse announced sizes here."""
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         refusal: Refusal | None = request.META.get(REFUSAL) or refusal_of_announced(request)
@@ -124,7 +124,7 @@ def refusal_of_announced(request: HttpRequest) -> Refusal | None:
 
 
 def in_the_form_of(request: HttpRequest, refusal: Refusal) -> HttpResponse:
-    """Answer a refusal as the clients of a path expect their answers."""
+    """Answer a refusal in the format of its path."""
     if request.path_info == WEBHOOK:
         return refuse_unread(request, refusal.status, refusal.line)
     message = _(refusal.message)
@@ -140,16 +140,15 @@ def is_api(request: HttpRequest) -> bool:
 
 
 def is_query_of_admin(request: HttpRequest) -> bool:
-    """Tell whether a page of admin depends on what stands in its address, which people edit."""
+    """Return whether this is an admin page with a query string, which people can edit."""
     match = request.resolver_match
     return match is not None and match.namespace == "admin" and bool(request.GET)
 
 
 def check_json(body: bytes) -> None:
-    """Refuse a body that no form takes: allauth reads it without a limit.
+    """Check a body, which allauth would parse without limits.
 
-    :raises ValueError: it is not JSON, too deep, holds a number of thousands of digits, or text that
-        no database holds.
+    :raises ValueError: it is not JSON, too deep, or contains a huge number or text that cannot be stored.
     :raises RecursionError: it is very deep.
     """
     if not body:
@@ -173,7 +172,7 @@ def check_json(body: bytes) -> None:
 
 
 def in_json(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Return an answer of the API as JSON, with what it has to tell beside the view's own words."""
+    """Make a response of the API JSON, and add the status, missing errors and a new device token."""
     status = response.status_code
     if 300 <= status < 400:
         return response
@@ -206,7 +205,7 @@ def errors_of(status: int) -> list[dict[str, str]]:
 
 
 def try_again(request: HttpRequest, code: str, text: str, *, seconds: int) -> HttpResponse:
-    """Tell that something does not work just now, and when to come back."""
+    """Answer 503 with Retry-After."""
     status = HTTPStatus.SERVICE_UNAVAILABLE
     if is_api(request):
         error = {"code": code, "message": text}

@@ -13,16 +13,16 @@ class FamilyPlansConfig(AppConfig):
     verbose_name = _("Family Plans")
 
     def ready(self) -> None:
-        # They need models, which are there by now only.
+        # They need models, which are loaded only now.
         from allauth.account.signals import email_confirmed, email_removed
         from allauth.mfa.signals import authenticator_added
 
         from config import account_mail, attempts, second_factor
 
-        account_mail.count_codes()
+        account_mail.limit_codes()
         attempts.count_in_the_database()
-        email_confirmed.connect(account_mail.tell_of_verified_address)
-        email_removed.connect(account_mail.tell_removed_address)
+        email_confirmed.connect(account_mail.notify_of_added_address)
+        email_removed.connect(account_mail.notify_removed_address)
         authenticator_added.connect(second_factor.remember_use)
         if settings.SENTRY_DSN:
             sentry.start(settings.SENTRY_DSN)

@@ -1,4 +1,4 @@
-"""What the server takes of a request, decided once: how large, how slow, and how a refusal reads."""
+"""The limits of request bodies, and the refusals that the server and Django share."""
 
 import sys
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from django.utils.translation import gettext_noop
 
 WEBHOOK: Final = "/webhooks/zammad/"
 GRAPHQL: Final = frozenset({"/graphql/", "/graphql"})
-API: Final = "/_allauth/"  # below it, everything is answered in JSON
-REFUSAL: Final = "family_plans.refusal"  # where in the environment the server leaves what it decided
-RETRY_WHEN_BUSY: Final = 5  # seconds: what others hold is read, hashed or given up soon
+API: Final = "/_allauth/"  # all its responses are JSON
+REFUSAL: Final = "family_plans.refusal"  # the key in the WSGI environment
+RETRY_WHEN_BUSY: Final = 5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not taken: to people, to Zammad, and as a code of GraphQL."""
+    """Why a request is refused: a message for people, a line for Zammad, and GraphQL's code."""
 
     status: HTTPStatus
     message: str
@@ -43,19 +43,18 @@ NO_ROOM = Refusal(
 )
 PASSWORDS_BUSY = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
-    gettext_noop("Too many people are signing in at this moment. Try again soon."),
+    gettext_noop("Too many people are signing in at the moment. Try again soon."),
     "too many requests at once, try again",
     "SERVICE_UNAVAILABLE",
 )
 UNREADABLE = Refusal(
     HTTPStatus.BAD_REQUEST,
-    gettext_noop("The length of the request cannot be read."),
+    gettext_noop("The length of the request is invalid."),
     "length of the body unreadable",
 )
 
 
 def largest_body(path: str) -> int:
-    """Return how many bytes a request to a path may have."""
     if path == WEBHOOK:
         return settings.ZAMMAD_WEBHOOK_MAX_BYTES
     if path in GRAPHQL:
@@ -64,7 +63,7 @@ def largest_body(path: str) -> int:
 
 
 def announced_length(value: str) -> int | None:
-    """Read a Content-Length; None for what is no plain number."""
+    """Parse a Content-Length; None if it is invalid."""
     if not (value.isascii() and value.isdigit()):
         return None
-    return int(value) if len(value) <= 15 else sys.maxsize  # Python refuses to read thousands of digits
+    return int(value) if len(value) <= 15 else sys.maxsize  # Python refuses to parse thousands of digits

@@ -1,4 +1,4 @@
-"""Read a request's body to its end before it takes a thread, within what all bodies on a machine may hold."""
+"""Read a request's whole body before it takes a thread, within a limit for all bodies on the machine."""
 
 import asyncio
 import tempfile
@@ -13,30 +13,28 @@ from config.bodies import NO_ROOM, TOO_LARGE, TOO_SLOW, UNREADABLE, Refusal, ann
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
-IN_MEMORY: Final = 1024 * 1024  # what is larger lies in a temporary file
-TICK: Final = 0.1  # seconds; finer, the pace of a body is not kept
-# What large bodies leave to all others: a plan query is answered also while deliveries fill the rest.
+IN_MEMORY: Final = 1024 * 1024  # larger bodies go to a temporary file
+TICK: Final = 0.1  # seconds; the resolution of Pace
+# Room that large bodies cannot use: plan queries are answered even while deliveries fill the rest.
 RESERVE: Final = 16 * 1024 * 1024
-# Large bodies that are worked on at a time: parsed, one takes several times its size.
+# Large bodies that are processed at a time: parsed, one needs several times its size.
 AT_WORK: Final = 4
 
 
 class Refused(Exception):
-    """A body is not taken."""
-
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.line)
         self.refusal = refusal
 
 
 class HungUp(Exception):
-    """The client is gone before its body was there."""
+    """The client disconnected before its body was complete."""
 
 
 class Room:
-    """Count what bodies hold over all processes of a server: each writes its own numbers, and reads all.
+    """Count the bytes that bodies hold in all server processes: each writes its own numbers, and reads all.
 
-    Take first, then look: two processes at the same moment may both refuse, and never both take too much.
+    Add first, then check: two concurrent processes may both refuse, but never exceed the limit together.
     """
 
     SMALL, LARGE, WORK = range(3)
@@ -53,14 +51,14 @@ class Room:
         return sum(self.numbers[kind :: self.NUMBERS])
 
     def fits(self, kind: int) -> bool:
-        """Tell whether all that is held, with what was just added, is within the limit."""
+        """Return whether the total, including what was just added, is within the limit."""
         large = self.total(self.LARGE)
         if kind == self.LARGE:
             return large <= settings.BODIES_MAX_BYTES - RESERVE
         return large + self.total(self.SMALL) <= settings.BODIES_MAX_BYTES
 
     def start_work(self) -> bool:
-        """Take one of the places for work on large bodies, if one is free."""
+        """Reserve a slot for processing a large body, if one is free."""
         self.add(self.WORK, 1)
         if self.total(self.WORK) <= AT_WORK:
             return True
@@ -72,26 +70,26 @@ class Room:
 
 
 class Pace:
-    """Tell until when more of a body must have come: so much within any ten seconds, all of it in sixty."""
+    """The minimum pace of a body: enough bytes in each window of ten seconds, all of it in sixty."""
 
     def __init__(self, now: float) -> None:
         self.ends_at = now + settings.BODY_SECONDS
         self.least = settings.BODY_BYTES_PER_SECOND * settings.BODY_WINDOW_SECONDS
-        self.came: deque[tuple[float, int]] = deque([(now, 0)])  # how much had come when
+        self.sizes: deque[tuple[float, int]] = deque([(now, 0)])  # the size at each time
 
     def deadline(self, now: float, size: int) -> float:
-        """Note how much has come by now, and return when that is no longer enough."""
-        if not self.came or now - self.came[-1][0] >= TICK:
-            self.came.append((now, size))
-        # The window may begin as long as what has come since is enough: not after the first moment left.
-        while self.came and self.came[0][1] <= size - self.least:
-            self.came.popleft()
-        begins_at = self.came[0][0] if self.came else now
+        """Record the size so far, and return until when more must arrive."""
+        if not self.sizes or now - self.sizes[-1][0] >= TICK:
+            self.sizes.append((now, size))
+        # Drop the times since which enough has arrived: the window begins at the first that is left.
+        while self.sizes and self.sizes[0][1] <= size - self.least:
+            self.sizes.popleft()
+        begins_at = self.sizes[0][0] if self.sizes else now
         return min(begins_at + settings.BODY_WINDOW_SECONDS, self.ends_at)
 
 
 class Body:
-    """A body while it is read and worked on; closed, it holds nothing any more."""
+    """A body while it is read and processed; closing it frees its room."""
 
     def __init__(self, room: Room) -> None:
         self.room = room
@@ -105,25 +103,18 @@ class Body:
         return self.kind == Room.LARGE
 
     def close(self) -> None:
-        """Forget what has come."""
         self.file.close()
         self.room.add(self.kind, -self.size)
         self.size, self.kind, self.file = 0, Room.SMALL, BytesIO()
 
     async def read(self, receive: Receive, *, path: str, scope: dict[str, Any]) -> None:
-        """Read it to its end.
-
-        :raises Refused:
-        :raises HungUp:
-        """
+        """:raises Refused, HungUp:"""
         cap = largest_body(path)
         announced = announced_by(scope["headers"], version=scope["http_version"])
-        if announced == 0:
-            self.has_ended = True
-            return
+        self.has_ended = announced == 0
         if announced is not None and announced > cap:
             raise Refused(TOO_LARGE)
-        if not self.room.fits(self.kind):
+        if not self.has_ended and not self.room.fits(self.kind):
             raise Refused(NO_ROOM)
         now = asyncio.get_running_loop().time
         pace = Pace(now())
@@ -154,7 +145,7 @@ class Body:
             raise Refused(NO_ROOM) from error
 
     def spool(self) -> None:
-        """Move what has come to a file without a name: it goes with the process, however that ends."""
+        """Move the body to a file without a name, which ends with the process."""
         self.room.add(Room.SMALL, -self.size)
         self.room.add(Room.LARGE, self.size)
         self.kind = Room.LARGE
@@ -167,9 +158,9 @@ class Body:
 
 
 def announced_by(headers: list[tuple[bytes, bytes]], *, version: str) -> int | None:
-    """Return the length that headers announce, or None for a body in chunks.
+    """Return the announced length, or None for a chunked body.
 
-    The parser refuses most of what could be read in two ways; the rest is refused here.
+    The parser refuses most ambiguous headers; this refuses the others.
 
     :raises Refused:
     """

@@ -1,4 +1,4 @@
-"""Whether this machine's clock is right: expiries and seats are by the clock, on every machine its own."""
+"""Check this machine's clock: expiries and seats depend on the clock of each machine."""
 
 import datetime
 import time
@@ -11,10 +11,7 @@ TRIES = 3
 
 
 def clock_offset() -> datetime.timedelta | None:
-    """Measure how far this machine's clock is ahead of PostgreSQL's, which all machines share.
-
-    SQLite has no clock but this machine's: None.
-    """
+    """Measure how far this machine's clock is ahead of PostgreSQL's; None on SQLite, which has no other."""
     if connection.vendor != "postgresql":
         return None
     _, offset = min(_compare() for _ in range(TRIES))
@@ -22,11 +19,11 @@ def clock_offset() -> datetime.timedelta | None:
 
 
 def _compare() -> tuple[float, datetime.timedelta]:
-    """Return the seconds that the answer took, and the offset: the shorter they were, the truer it is."""
+    """Return the seconds of a round trip, and the offset, which is more precise the shorter the trip."""
     with connection.cursor() as cursor:
-        asked_at, begun = timezone.now(), time.monotonic()
+        sent_at, started = timezone.now(), time.monotonic()
         cursor.execute("SELECT clock_timestamp()")
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         [theirs] = cursor.fetchone()
-    # It was read in the middle of the round trip, as far as anybody can tell.
-    return seconds, asked_at + datetime.timedelta(seconds=seconds / 2) - theirs
+    # Assume that the clock was read in the middle of the round trip.
+    return seconds, sent_at + datetime.timedelta(seconds=seconds / 2) - theirs

@@ -1,4 +1,4 @@
-"""Cookies: how ours are set, Django's messages, and the sign-ins of the version before."""
+"""Cookies: how ours are set, Django's messages, and sessions from the previous version."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ FORMER_SESSION_COOKIE = "sessionid"
 
 
 def set_cookie(response: HttpResponse, name: str, value: str, *, max_age: int) -> None:
-    """Set a cookie that no script reads, and that no other site sends along with a form."""
+    """Set a cookie that scripts cannot read and that forms on other sites do not send."""
     response.set_cookie(
         name, value, max_age=max_age, secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Lax"
     )
@@ -25,15 +25,15 @@ class MessageCookie(CookieStorage):
 
 
 class Messages(FallbackStorage):
-    """Keep messages in the cookie, and in the session what does not fit, as Django does by itself."""
+    """Keep messages in a cookie, and in the session if they do not fit, as Django does by default."""
 
     storage_classes = (MessageCookie, SessionStorage)
 
 
 class FormerSessionCookieMiddleware:
-    """Take a session that was carried over in the cookie it was begun with, and give it ours.
+    """Accept the former session cookie for sessions that a migration carried over, and replace it.
 
-    Another host of the domain can plant that cookie: no session that was begun since counts there.
+    Another host of the domain can set the former cookie, so newer sessions are not accepted in it.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -1,4 +1,4 @@
-"""How log lines leave the process: as JSON or for a reader, without invite tokens and addresses."""
+"""The format of log lines: JSON or plain text, without invite tokens and addresses."""
 
 import logging
 import re
@@ -9,18 +9,18 @@ import structlog
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# An invite token is a capability: its 43 characters stand in the path of the invite's
-# page, and again, quoted, where somebody writes ?next= by hand.
+# An invite token is a credential: its 43 characters are in the path of the invite's page, and,
+# percent-encoded, in a hand-written ?next=.
 INVITE_TOKEN = re.compile(r"(invites(?:/|%(?:25)*2[Ff]))[A-Za-z0-9_-]{43}")
-# GraphiQL writes the operation, with all that was typed into it, into its page's address.
+# GraphiQL puts the operation, including its literals, into the URL of its page.
 OPERATION = re.compile(r"(/graphql/(?:\?|%3[Ff]))[^\s\"]+")
-# The text of a database's or a mail server's error quotes what it refused.
-# It begins where a word begins: tried at each letter of a long path, it would take its time.
+# Errors of databases and mail servers quote the address that they refuse.
+# The pattern starts at the start of a word: tried at each letter of a long path, it would be slow.
 ADDRESS = re.compile(r"(?<![^\s@<>()'\",;:=])[^\s@<>()'\",;:=]+@[^\s@<>()'\",;:=]+")
 
 
 def masked(value: Any) -> Any:
-    """Mask tokens, operations and addresses in a value, however deep; what is no plain data becomes text."""
+    """Mask tokens, operations and addresses in a nested value; other objects become text."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -36,17 +36,16 @@ def masked(value: Any) -> Any:
 
 
 def _mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask a line's fields, without the request that Django hands over: the request's own line has it."""
+    """Mask the fields of a line, without Django's request object: the request has its own line."""
     event.pop("request", None)
     fields: EventDict = masked(event)
     return fields
 
 
 class LineFormatter(ProcessorFormatter):
-    """Write a record as one line, with the ids of the request and the delivery it belongs to.
+    """Format a record as one line, with the ids of its request and delivery, and the fields of `extra=`.
 
-    What `extra=` holds becomes a field. The mask is put on after the traceback has become text,
-    and before the line is put together: a cut in the middle of JSON would break it.
+    Masking happens after the traceback is text and before JSON is rendered, which it could break.
     """
 
     def __init__(self, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What Prometheus reads: the counts of all processes, what the database knows, and the clock."""
+"""The page for Prometheus: metrics of all processes, figures from the database, and the clock's offset."""
 
 import logging
 import os
@@ -24,22 +24,22 @@ logger = logging.getLogger(__name__)
 
 
 class OfThisMoment(Collector):
-    """Ask the database when somebody asks, so that every machine says the same, and compare the clocks."""
+    """Figures that are measured on request: those from the database are the same on every machine."""
 
     def collect(self) -> Iterator[Metric]:
         try:
             open_invites = FamilyPlanInvite.objects.open(now=timezone.now()).count()
             last_delivery = WebhookDelivery.objects.last_received_at()
         except DatabaseFailure:
-            # What was counted is worth reading most at such a time.
-            logger.exception("The database could not be asked for metrics")
+            # The other metrics are most useful while the database is down.
+            logger.exception("Metrics could not be read from the database")
         else:
             yield GaugeMetricFamily(
                 "family_plans_open_invites", "Invites that hold a seat now.", value=open_invites
             )
             yield GaugeMetricFamily(
                 "family_plans_last_delivery_timestamp_seconds",
-                "When the last authentic delivery of Zammad came, in seconds since 1970; 0 if none is known.",
+                "When the last authentic delivery from Zammad arrived, in Unix time; 0 if there was none.",
                 value=last_delivery.timestamp() if last_delivery else 0,
             )
         try:
@@ -56,7 +56,7 @@ class OfThisMoment(Collector):
 
 
 def counts() -> CollectorRegistry:
-    """Return what was counted: by all processes of the production server, or else by this one."""
+    """Return the metrics of all processes of the production server, or of this process elsewhere."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()
@@ -67,7 +67,7 @@ def counts() -> CollectorRegistry:
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer the metrics to whoever brings METRICS_TOKEN; without one configured there is no page."""
+    """Return the metrics to bearers of METRICS_TOKEN; 404 if none is configured."""
     if not settings.METRICS_TOKEN:
         raise Http404
     expected = f"Bearer {settings.METRICS_TOKEN}"

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, its line in the log, its measure, and probes before all else."""
+"""Middleware for every request: its id, log line and metric, early answers to probes, and a time limit."""
 
 import logging
 import re
@@ -23,9 +23,9 @@ from zammad.webhooks import read_delivery_id
 
 logger = logging.getLogger(__name__)
 
-# What asks for these does so every few seconds, and by whatever name it knows this machine.
+# Requested every few seconds, with any Host header.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-# The header is anybody's to set: what is no id, or a text to plant in the log, is not taken.
+# Clients choose the header: nothing else may reach the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 RETRY_WHEN_OVERLOADED = 30  # seconds
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -41,7 +41,7 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class RequestMiddleware:
-    """Give a request the id that its log lines and its answer carry, then log and measure it."""
+    """Give a request an id for its log lines and its response, then log and measure it."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -51,10 +51,10 @@ class RequestMiddleware:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         ids = {"request_id": request_id}
-        # Zammad's log shows it, also of a delivery that never reaches its view.
+        # Zammad's log shows it, even if the delivery never reaches its view.
         if delivery_id := read_delivery_id(request.headers):
             ids["delivery_id"] = str(delivery_id)
-        # Else whoever is answered before their language is known reads the one of the request before.
+        # A response before LocaleMiddleware must not be in the language of the thread's previous request.
         with bound_contextvars(**ids), translation.override(settings.LANGUAGE_CODE):
             response = self.get_response(request)
             seconds = time.perf_counter() - started
@@ -64,14 +64,14 @@ class RequestMiddleware:
             logger.log(
                 level_of(request, response),
                 "Request answered",
-                # Without the query: it is the client's, and may hold anything.
+                # Without the query string, which may contain anything.
                 extra={
                     "method": request.method,
                     "path": request.path,
                     "view": view,
                     "status": response.status_code,
                     "milliseconds": round(seconds * 1000, 1),
-                    # A view may have more to tell, such as the webhook of its delivery.
+                    # What a view adds, such as the outcome of a delivery.
                     **getattr(response, "told", {}),
                 },
             )
@@ -80,7 +80,7 @@ class RequestMiddleware:
 
 
 def level_of(request: HttpRequest, response: HttpResponse) -> int:
-    """Tell how much a request is news: a probe that finds all well is none."""
+    """Choose the log level: successful probes are not worth a line."""
     if response.status_code >= 500:
         return logging.WARNING
     if request.path_info in PROBES and response.status_code < 400:
@@ -89,7 +89,7 @@ def level_of(request: HttpRequest, response: HttpResponse) -> int:
 
 
 class ProbeMiddleware(MiddlewareMixin):
-    """Answer probes before anything looks at the host: a load balancer asks by address."""
+    """Answer probes before the host is checked: load balancers use the IP address."""
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         if request.path_info not in PROBES:
@@ -100,10 +100,7 @@ class ProbeMiddleware(MiddlewareMixin):
 
 
 class StatementMiddleware:
-    """End each statement of a request that takes too long, and tell its client to try again.
-
-    Wherever it was met, also in other middleware, and whatever was made of the error.
-    """
+    """Cancel statements that take too long, and answer 503 whichever code met the error."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -111,19 +108,19 @@ class StatementMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         with statements_within(settings.DATABASE_STATEMENT_SECONDS) as limit:
             response = self.get_response(request)
-        has_failed = response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
-        status = HTTPStatus.SERVICE_UNAVAILABLE
         if not limit.passed:
             return response
+        has_failed = response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+        status = HTTPStatus.SERVICE_UNAVAILABLE
         if request.path_info in GRAPHQL and request.method == "POST":
-            # GraphQL tells errors with any status.
+            # GraphQL reports errors with any status.
             message = "The service is overloaded. Try again soon."
             response = graphql_refusal(request, status, message, "SERVICE_UNAVAILABLE")
         elif has_failed and not request.path_info.startswith("/webhooks/"):
-            # Without the request, of which a template asks the database again.
+            # Without the request: its context processors would query the database again.
             response = HttpResponse(render_to_string("503.html"), status=status)
         else:
-            return response  # somebody made do without it, or it is for Zammad, which sends again
+            return response  # the view handled the error, or Zammad will retry
         response["Retry-After"] = str(RETRY_WHEN_OVERLOADED)
         response["Cache-Control"] = "no-store"
         return response

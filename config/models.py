@@ -1,4 +1,4 @@
-"""What the project itself keeps: the attempts that limits count, and sessions that know their person."""
+"""The project's own models: attempts, which limits count, and sessions that know their person."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ CLIENT_LENGTH = 200
 
 class SessionManager(BaseSessionManager["Session"]):
     def living_of(self, person: User) -> models.QuerySet[Session]:
-        """Sessions in which this person is signed in now; a changed password ends all made before."""
+        """Filter the sessions in which this person is signed in; a new password ends earlier ones."""
         hashes = [person.get_session_auth_hash(), *person.get_session_auth_fallback_hash()]
         return self.filter(user=person, auth_hash__in=hashes, expire_date__gt=timezone.now())
 
 
 class Session(AbstractBaseSession):
-    """A browser's session or an API client's: the token of the latter is the key."""
+    """A session of a browser or an API client, whose token is the session key."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True)
-    auth_hash = models.CharField(max_length=128, default="")  # of the password at sign-in; empty: nobody
-    client = models.CharField(max_length=CLIENT_LENGTH, default="")  # as it called itself at sign-in
+    auth_hash = models.CharField(max_length=128, default="")  # of the password; empty if not signed in
+    client = models.CharField(max_length=CLIENT_LENGTH, default="")  # the User-Agent at sign-in
     created_at = models.DateTimeField(default=timezone.now)
     last_used_at = models.DateTimeField(default=timezone.now)  # to the hour
-    # From the table of the version before: its browser may still send it in the cookie of that version.
+    # Copied from the previous version's table: the browser may still send that version's cookie.
     was_carried_over = models.BooleanField(default=False, db_default=False)
 
     objects: ClassVar[SessionManager] = SessionManager()
 
-    # What a saved session may change; the rest stays as it was made.
-    CHANGING = ("session_data", "expire_date", "user", "auth_hash", "client")
+    UPDATED_FIELDS = ("session_data", "expire_date", "user", "auth_hash", "client")
 
     def __str__(self) -> str:
-        return f"Session of user {self.user_id}"  # never the key, which signs in
+        return f"Session of user {self.user_id}"  # without the key, which is a credential
 
     @classmethod
     def get_session_store_class(cls) -> type[SessionBase]:
@@ -52,18 +51,18 @@ class Session(AbstractBaseSession):
 
     def save(self, *args: Any, **options: Any) -> None:
         if options.get("force_update"):
-            options["update_fields"] = self.CHANGING
+            options["update_fields"] = self.UPDATED_FIELDS
         super().save(*args, **options)
 
     @property
     def number(self) -> int:
-        """Name the session without giving its key away; small enough for JavaScript."""
+        """Identify the session without revealing its key, by a number that JavaScript can represent."""
         digest = salted_hmac("config.session", self.session_key, algorithm="sha256").digest()
         return int.from_bytes(digest[:6])
 
 
 class Attempt(Place):
-    """A place for one request, wrong password or mail about an account, for as long as its limit says."""
+    """A place that a request, wrong password or account mail takes until its limit's window has passed."""
 
     salt = "config.attempt"
 

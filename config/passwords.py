@@ -1,7 +1,7 @@
-"""How many passwords are hashed at a time: half the machine's cores, whatever asks for it.
+"""A limit on concurrent password hashing: half the machine's cores, over all processes.
 
-A hash costs a core most of a second, by intention. The places are locks on files, which the system
-releases with the process that holds them, however it ends.
+A hash intentionally takes a core most of a second. The places are file locks, which the system
+releases when the process that holds them ends.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher, PBKDF2SHA1Password
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
-PLACES = max(1, (os.cpu_count() or 1) // 2)  # of the machine
-PATIENCE = 10.0  # seconds that one waits for a place
+PLACES = max(1, (os.cpu_count() or 1) // 2)  # on the machine
+PATIENCE = 10.0  # seconds to wait for a place
 POLL = 0.005  # seconds
-
-# Of the threads of a process this many may hash or wait for it: the others are there for everybody else.
+# How many threads of a process may hash or wait to: the others stay free for other requests.
 MAY_WAIT = max(1, settings.WEB_THREADS - max(1, settings.WEB_THREADS // 4))
 
 _waiting = threading.BoundedSemaphore(MAY_WAIT)
@@ -35,14 +34,14 @@ _released_at = 0.0
 
 
 class PasswordsBusy(Exception):
-    """No place to hash a password came free in time; asking again may help."""
+    """No place to hash a password became free in time; retry later."""
 
 
 @contextmanager
 def place_to_hash() -> Iterator[None]:
-    """Hold one of the machine's places for hashing. A thread that has one keeps it.
+    """Hold one of the machine's places for hashing; nested calls in a thread share it.
 
-    To wait in a transaction would keep others from writing: take the place before.
+    Take the place before a transaction begins: to wait inside one would block other writers.
 
     :raises PasswordsBusy:
     """
@@ -50,18 +49,18 @@ def place_to_hash() -> Iterator[None]:
         yield
         return
     ends_at = time.monotonic() + PATIENCE
-    with ExitStack() as held:
+    with ExitStack() as stack:
         if not _waiting.acquire(blocking=False):
             raise PasswordsBusy
-        held.callback(_waiting.release)
+        stack.callback(_waiting.release)
         if not _turns.acquire(blocking=False):
             _wait_without_connection()
             if not _turns.acquire(timeout=max(0.0, ends_at - time.monotonic())):
                 raise PasswordsBusy
-        held.callback(_turns.release)
-        held.callback(_release, _lock_a_file(ends_at))
+        stack.callback(_turns.release)
+        stack.callback(_release, _lock_a_file(ends_at))
         _this_thread.has_place = True
-        held.callback(setattr, _this_thread, "has_place", False)
+        stack.callback(setattr, _this_thread, "has_place", False)
         yield
 
 
@@ -72,7 +71,7 @@ def _wait_without_connection() -> None:
 
 def _lock_a_file(ends_at: float) -> int:
     """:raises PasswordsBusy:"""
-    # Processes that wait look every POLL: one that has just had a place lets them go first.
+    # Waiting processes try every POLL: one that has just released a place lets them go first.
     time.sleep(max(0.0, min(2 * POLL, _released_at + 2 * POLL - time.monotonic())))
     while True:
         for number in range(PLACES):
@@ -102,20 +101,17 @@ def _release(lock: int) -> None:
 
 
 def lock_directory() -> Path:
-    """Return the directory of the locks, which nobody else can write.
-
-    :raises ImproperlyConfigured:
-    """
+    """:raises ImproperlyConfigured: if other users could write there."""
     directory = Path(settings.LOCKS_DIR)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise ImproperlyConfigured("Set LOCKS_DIR to a directory that nobody but this user can write.")
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise ImproperlyConfigured("Set LOCKS_DIR to a directory that only this user can write to.")
     return directory
 
 
 class _Placed:
-    """Hash at a place for it; to verify a password is to hash it."""
+    """Hash, and so verify, while holding a place."""
 
     def encode(self, *arguments: Any, **options: Any) -> str:
         with place_to_hash():
@@ -124,7 +120,7 @@ class _Placed:
 
 
 class PBKDF2(_Placed, PBKDF2PasswordHasher):
-    """What new passwords are hashed with."""
+    """The hasher of new passwords."""
 
 
 class PBKDF2SHA1(_Placed, PBKDF2SHA1PasswordHasher):

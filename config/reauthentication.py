@@ -1,4 +1,4 @@
-"""Ask again before somebody changes how they sign in, unless they signed in just now."""
+"""Reauthentication: before you change how you sign in, unless you have just signed in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ flows_of_allauth = reauthentication.get_reauthentication_flows
 
 
 def get_reauthentication_flows(user: User | AnonymousUser) -> list[dict[str, Any]]:
-    """Add a mailed code for people without password and second factor: allauth asks them for nothing."""
+    """Add a mailed code for people without password and second factor, whom allauth would not ask."""
     flows: list[dict[str, Any]] = flows_of_allauth(user)
     return flows or ([{"id": BY_CODE}] if user.is_authenticated else [])
 
@@ -45,7 +45,7 @@ reauthentication.get_reauthentication_flows = get_reauthentication_flows
 
 
 def signed_in_just_now(request: HttpRequest) -> bool:
-    """Tell whether the last step of the sign-in is as young as asking again would have to be."""
+    """Return whether the last step of the sign-in is as recent as a reauthentication has to be."""
     records = get_authentication_records(request, request.user)
     timeout: float = app_settings.REAUTHENTICATION_TIMEOUT
     return bool(records) and time.time() - records[-1]["at"] < timeout
@@ -53,7 +53,7 @@ def signed_in_just_now(request: HttpRequest) -> bool:
 
 @login_required
 def set_first_password(request: HttpRequest) -> HttpResponseBase:
-    """Ask before the form is shown: allauth would keep the new password in the session meanwhile."""
+    """Reauthenticate before the form: allauth would keep the new password in the session meanwhile."""
     if reauthentication.is_reauthentication_required(request, app=APP):
         if request.method == "POST":
             return redirect("account_set_password")
@@ -65,8 +65,6 @@ def set_first_password(request: HttpRequest) -> HttpResponseBase:
 
 
 class MailedCode(AbstractCodeVerificationProcess):
-    """A code that was mailed to the signed-in person."""
-
     KEY = "reauthentication_code"
 
     def __init__(self, request: HttpRequest, state: dict[str, Any]) -> None:
@@ -80,7 +78,7 @@ class MailedCode(AbstractCodeVerificationProcess):
 
     @classmethod
     def start(cls, request: HttpRequest) -> None:
-        """Mail a new code; one mailed before is worth nothing from now on."""
+        """Mail a new code, which invalidates the previous one."""
         process = cls(request, cls.initial_state(request.user))
         process.send()
         process.persist()
@@ -104,10 +102,10 @@ class MailedCode(AbstractCodeVerificationProcess):
 
 
 def check_code(request: HttpRequest, code: str) -> None:
-    """:raises ValidationError: a wrong code; after a few of them the right one is wrong, too."""
+    """:raises ValidationError: if it is wrong, or there were too many wrong ones."""
     process = MailedCode.resume(request)
     if process is None:
-        raise ValidationError(_("Ask for a new code."), code="no_code")
+        raise ValidationError(_("Request a new code."), code="no_code")
     if not compare_user_code(actual=code, expected=process.code):
         process.record_invalid_attempt()
         raise ValidationError(_("Incorrect code."), code="incorrect_code")
@@ -130,8 +128,6 @@ class CodeForm(forms.Form):
 
 @method_decorator(login_required, name="dispatch")
 class ReauthenticateByCodeView(BaseReauthenticateView):
-    """Mail a code when asked to, and take it."""
-
     form_class = CodeForm
     template_name = "account/reauthenticate_by_code.html"
 
@@ -154,7 +150,7 @@ class CodeInput(inputs.Input):
 
 
 class ReauthenticateByCodeAPIView(AuthenticatedAPIView):
-    """Mail a code for a body without one, and take it in a body with it."""
+    """Mail a code if the request has none, or else check it."""
 
     input_class = CodeInput
 

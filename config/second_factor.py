@@ -1,4 +1,4 @@
-"""What allauth's second factor needs of us: encrypted secrets, codes that count once, a way to reset."""
+"""Additions to allauth's second factor: encrypted secrets, codes that are accepted once, and a reset."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from config.models import Session
 
 logger = logging.getLogger(__name__)
 
-SECRETS = ("secret", "seed")  # what the data of an authenticator holds encrypted
+SECRETS = ("secret", "seed")  # the encrypted values in an authenticator's data
 
 
 def cipher() -> MultiFernet:
-    """Encrypt with a key made of SECRET_KEY, and also decrypt with those of SECRET_KEY_FALLBACKS."""
+    """Encrypt with a key derived from SECRET_KEY; decrypt with those of SECRET_KEY_FALLBACKS, too."""
     keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     digests = [
         salted_hmac("config.second_factor", "", secret=key, algorithm="sha256").digest() for key in keys
@@ -42,26 +42,23 @@ def cipher() -> MultiFernet:
 
 
 class SecondFactorAdapter(DefaultMFAAdapter):
-    """Keep secrets encrypted at rest."""
-
     def encrypt(self, text: str) -> str:
         return cipher().encrypt(text.encode()).decode()
 
     def decrypt(self, encrypted_text: str) -> str:
-        """:raises ValidationError: when it was encrypted with a key that is gone."""
+        """:raises ValidationError: if the key is no longer configured."""
         try:
             return cipher().decrypt(encrypted_text.encode()).decode()
         except InvalidToken:
-            logger.error("A second factor cannot be read: SECRET_KEY_FALLBACKS lacks the key of its time")
-            message = _("Your second factor cannot be checked any more. Ask support to reset it.")
+            logger.error("A second factor cannot be decrypted: SECRET_KEY_FALLBACKS lacks its key")
+            message = _("Your second factor can no longer be checked. Ask support to reset it.")
             raise ValidationError(message, code="second_factor_unreadable") from None
 
 
 def validate_once(factor: totp.TOTP, code: str) -> bool:
-    """Accept a code of an authenticator app that is of now and newer than the last one accepted.
+    """Accept a current code of an authenticator app if it is newer than the last accepted one.
 
-    Under the lock of the row: allauth remembers used codes in the cache, which forgets, and which
-    two processes may ask at the same moment.
+    Lock the row: allauth records used codes in the cache, which drops entries and has no lock.
     """
     with transaction.atomic():
         row = Authenticator.objects.select_for_update().filter(pk=factor.instance.pk).first()
@@ -70,9 +67,8 @@ def validate_once(factor: totp.TOTP, code: str) -> bool:
         secret = SecondFactorAdapter().decrypt(row.data["secret"])
         for counter in totp.yield_hotp_counters_from_time():
             expected = totp.format_hotp_value(totp.hotp_value(secret, counter))
-            if counter > row.data.get("last_counter", 0) and compare_user_code(
-                actual=code, expected=expected
-            ):
+            is_newer = counter > row.data.get("last_counter", 0)
+            if is_newer and compare_user_code(actual=code, expected=expected):
                 row.data["last_counter"] = counter
                 row.save(update_fields=["data"])
                 return True
@@ -83,10 +79,10 @@ totp.TOTP.validate_code = validate_once
 
 
 def secret_to_set_up(regenerate: bool = False) -> str:
-    """Return the secret of an app that is being set up; a session is a row, so it is encrypted there, too."""
+    """Return the secret of an app that is being set up, which the session keeps encrypted."""
     session = current.request.session
-    if not regenerate and (kept := session.get(totp.SECRET_SESSION_KEY)):
-        return SecondFactorAdapter().decrypt(kept)
+    if not regenerate and (encrypted := session.get(totp.SECRET_SESSION_KEY)):
+        return SecondFactorAdapter().decrypt(encrypted)
     secret: str = totp.generate_totp_secret()
     session[totp.SECRET_SESSION_KEY] = SecondFactorAdapter().encrypt(secret)
     return secret
@@ -96,15 +92,15 @@ totp.get_totp_secret = secret_to_set_up
 
 
 def remember_use(request: HttpRequest, user: User, authenticator: Authenticator, **_signal: Any) -> None:
-    """Count setting an app up, which takes a code of it, as having used it in this session."""
+    """Record an app as used in this session when it is set up, which requires one of its codes."""
     if authenticator.type == Authenticator.Type.TOTP:
         record_authentication(request, user, "mfa", id=authenticator.pk, type=authenticator.type)
 
 
 def encrypt_anew() -> int:
-    """Encrypt every secret with the SECRET_KEY of now, and return how many there were.
+    """Re-encrypt every secret with the current SECRET_KEY, and return the number of authenticators.
 
-    :raises InvalidToken: when one cannot be read; those before it are done.
+    :raises InvalidToken: if one cannot be decrypted; those before it are done.
     """
     done = 0
     for pk in list(Authenticator.objects.order_by("pk").values_list("pk", flat=True)):
@@ -121,19 +117,18 @@ def encrypt_anew() -> int:
 
 
 def reset_second_factor(*, person: User, actor: User | None) -> bool:
-    """Remove a person's second factor, end their sessions, record it, and tell them.
+    """Remove a person's second factor, end their sessions, record it, and notify them.
 
-    :returns: False when there was none; then nothing happened.
+    :returns: False if there was none; then nothing is changed.
     """
     with transaction.atomic():
         removed, _by_model = Authenticator.objects.filter(user=person).delete()
         if not removed:
             return False
-        # What was signed in with the lost factor ends with it.
+        # Also those that were signed in with the lost factor.
         Session.objects.filter(user=person).delete()
         LogEntry.objects.create(
-            # The history wants a name; a command has none.
-            user_id=(actor or person).pk,
+            user_id=(actor or person).pk,  # required, but a command has no user
             content_type=ContentType.objects.get_for_model(User),
             object_id=str(person.pk),
             object_repr=str(person)[:200],

@@ -1,4 +1,4 @@
-"""What Sentry is told of an error: where in the code, and under which request id; nothing of people."""
+"""Error reports to Sentry: the place in the code and the request id, without personal data."""
 
 import re
 from typing import Any
@@ -13,21 +13,19 @@ from structlog.contextvars import get_contextvars
 
 from config.logs import masked
 
-# PostgreSQL quotes the row that it refused.
+# PostgreSQL quotes the row that it refuses.
 QUOTED_ROW = re.compile(r"\s*DETAIL:.*", re.DOTALL)
-# Tokens, signatures and keys of sessions are as long; no word is.
+# Tokens, signatures and session keys are this long; words are not.
 SECRET = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
-# What an event may hold: anything that a later version adds has to be asked for here.
-KEPT = ("event_id", "timestamp", "level", "logger", "platform", "sdk", "release", "environment")
-FRAME = ("filename", "abs_path", "module", "function", "lineno", "context_line", "in_app")
+# Allowlists: fields that a later version of the SDK adds are not sent.
+EVENT_FIELDS = ("event_id", "timestamp", "level", "logger", "platform", "sdk", "release", "environment")
+FRAME_FIELDS = ("filename", "abs_path", "module", "function", "lineno", "context_line", "in_app")
 
 
 def start(dsn: str, *, transport: Transport | None = None) -> None:
-    """Send what is logged as an error, and what ends a command, to Sentry.
+    """Send logged errors, and exceptions that end a command, to Sentry.
 
-    The log is the only source: Sentry's integration of Django would see requests, whose
-    headers, cookies and bodies are nobody's business. What it calls personal it leaves out
-    unless told otherwise.
+    Sentry's Django integration is off: it would read headers, cookies and bodies of requests.
     """
     sentry_sdk.init(
         dsn=dsn,
@@ -43,15 +41,15 @@ def start(dsn: str, *, transport: Transport | None = None) -> None:
         send_client_reports=False,
         before_send=scrub,
     )
-    ignore_logger("django.security.DisallowedHost")  # anybody can send a wrong name, and scanners do
+    ignore_logger("django.security.DisallowedHost")  # scanners cause these
 
 
 def scrub(event: Event, _hint: Hint) -> Event:
-    """Rebuild an event from what may leave: its texts masked, and of the frames only the code."""
-    sent: dict[str, Any] = {name: event[name] for name in KEPT if name in event}  # type: ignore[literal-required]
-    if logged := event.get("logentry"):
-        # Not the arguments: they are what the message says of one request.
-        sent["logentry"] = {"message": clean(str(logged.get("message", "")))}
+    """Rebuild an event from allowed fields, with masked texts and frames without variables."""
+    sent: dict[str, Any] = {name: event[name] for name in EVENT_FIELDS if name in event}  # type: ignore[literal-required]
+    if entry := event.get("logentry"):
+        # Without the arguments, which may be personal data.
+        sent["logentry"] = {"message": clean(str(entry.get("message", "")))}
     errors = (event.get("exception") or {}).get("values") or []
     if errors:
         sent["exception"] = {"values": [_error(error) for error in errors]}
@@ -61,7 +59,7 @@ def scrub(event: Event, _hint: Hint) -> Event:
 
 
 def clean(text: str) -> str:
-    """Take out of a text what belongs to people, or opens something."""
+    """Mask personal data and secrets in a text."""
     return SECRET.sub("***", str(masked(QUOTED_ROW.sub("", text))))
 
 
@@ -71,5 +69,5 @@ def _error(error: dict[str, Any]) -> dict[str, Any]:
         "type": error.get("type"),
         "module": error.get("module"),
         "value": clean(str(error.get("value") or "")),
-        "stacktrace": {"frames": [{name: frame.get(name) for name in FRAME} for frame in frames]},
+        "stacktrace": {"frames": [{name: frame.get(name) for name in FRAME_FIELDS} for frame in frames]},
     }

@@ -1,8 +1,8 @@
-"""The production server: processes that read requests in a loop, and answer them in threads.
+"""The production server: worker processes that read requests in an event loop and answer them in threads.
 
     python -m config.server WORKERS
 
-The parent owns the socket and the count of what bodies hold; it starts a worker anew that has ended.
+The parent owns the socket and the shared counts of body sizes, and restarts workers that have ended.
 """
 
 import asyncio
@@ -34,22 +34,21 @@ from config.bodies import API, GRAPHQL, UNREADABLE
 from config.body_reader import Room
 from config.serving import Application
 
-logger = logging.getLogger("config.server")  # not __main__, as which it runs
+logger = logging.getLogger("config.server")  # __name__ is __main__
 
-STOP_SECONDS: Final = 15  # for what has begun
+STOP_SECONDS: Final = 15  # for requests in progress
 HEAD_SECONDS: Final = 20  # for the head of a request, from the connection or its first byte
 HEAD_BYTES: Final = 64 * 1024
-IDLE_SECONDS: Final = 75  # longer than proxies keep idle connections: they hang up first
-ANSWER_SECONDS: Final = 60  # in which a client must take something of its answer
+IDLE_SECONDS: Final = 75  # longer than proxies keep idle connections, so that they close first
+ANSWER_SECONDS: Final = 60  # in which a client must accept some of the response
 FIRST_LINE_BYTES: Final = 1024
 BACKLOG: Final = 1024
-CONNECTIONS: Final = 8192  # of one process, where the system allows as many files
+CONNECTIONS: Final = 8192  # per process, if the system allows as many open files
 RESPAWN_SECONDS: Final = 1.0
-JSON: Final = "application/json"
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP, with bounds on the head of a request, and clients that shut down their half."""
+    """Uvicorn's HTTP, with limits on the head of a request and support for half-closed connections."""
 
     head_timer: asyncio.TimerHandle | None = None
     head_size = 0
@@ -81,14 +80,14 @@ class Protocol(HttpToolsProtocol):
         self.stop_head_timer()
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # what would follow is of a protocol that is not spoken here
+            self.cycle.keep_alive = False  # the client may continue in another protocol
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self.in_head = True
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Stay to answer a client that has sent all that it wanted to."""
+        """Keep the connection open to answer a client that has finished sending."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body:
             return False
@@ -96,14 +95,14 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP in the form that its client speaks, and hang up."""
-        content_type, body = refusal_of_the_unreadable(path_in(self.first_line), msg)
+        """Refuse an invalid request in the format that its client expects, and close the connection."""
+        content_type, body = bad_request(requested_path(self.first_line), msg)
         head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
         self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: who asks for another protocol is answered by this one, as HTTP has it."""
+        """Log nothing: HTTP lets a server ignore a requested upgrade."""
 
     def stop_head_timer(self) -> None:
         if self.head_timer is not None:
@@ -115,48 +114,46 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def path_in(first_line: bytes) -> str:
-    """Return the path that a request seems to be for, as far as that can be told."""
+def requested_path(first_line: bytes) -> str:
     words = first_line.split(b"\r\n", 1)[0].split(b" ")
     return words[1].split(b"?", 1)[0].decode("latin-1") if len(words) > 1 else ""
 
 
-def refusal_of_the_unreadable(path: str, message: str) -> tuple[str, bytes]:
-    """Return the type and the text of a refusal for which no request can be made."""
+def bad_request(path: str, message: str) -> tuple[str, bytes]:
+    """Return the content type and the body of a 400 response; Django never sees the request."""
+    data: dict[str, Any]
     if path.startswith(API):
-        errors = [{"code": "bad_request", "message": message}]
-        return JSON, json.dumps({"status": HTTPStatus.BAD_REQUEST, "errors": errors}).encode()
-    if path in GRAPHQL:
-        error = {"message": message, "extensions": {"code": UNREADABLE.code}}
-        return JSON, json.dumps({"errors": [error]}).encode()
-    return "text/plain; charset=utf-8", message.encode()
+        data = {"status": HTTPStatus.BAD_REQUEST, "errors": [{"code": "bad_request", "message": message}]}
+    elif path in GRAPHQL:
+        data = {"errors": [{"message": message, "extensions": {"code": UNREADABLE.code}}]}
+    else:
+        return "text/plain; charset=utf-8", message.encode()
+    return "application/json", json.dumps(data).encode()
 
 
 def listening(host: str, port: int) -> socket.socket:
     """Open the socket from which all workers accept connections."""
-    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ANSWER_SECONDS * 1000)
-    opened.bind((host, port))
-    opened.listen(BACKLOG)
-    return opened
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ANSWER_SECONDS * 1000)
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+    return listener
 
 
-def work(number: int, opened: socket.socket, numbers: MutableSequence[int]) -> None:
-    """Answer requests until told to stop, or until the parent is gone."""
+def work(number: int, listener: socket.socket, numbers: MutableSequence[int]) -> None:
+    """Answer requests until a signal arrives or the parent has ended."""
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    application = Application(
-        get_wsgi_application(), threads=settings.WEB_THREADS, room=Room(numbers, number)
-    )
+    application = Application(get_wsgi_application(), room=Room(numbers, number))
     logger.info("Started worker-%d", number + 1)
-    serve(application, opened, stop_seconds=STOP_SECONDS)
+    serve(application, listener, stop_seconds=STOP_SECONDS)
 
 
-def serve(application: Application, opened: socket.socket, *, stop_seconds: int) -> None:
-    """Serve until a signal says to stop, and return once what has begun is done.
+def serve(application: Application, listener: socket.socket, *, stop_seconds: int) -> None:
+    """Serve until a signal arrives, finish the requests in progress, and return.
 
-    Uvicorn raises the signal again at its end: with its own action that would cut off what is written last.
+    Uvicorn raises the signal again when it ends: the default action would cut off the last output.
     """
     config = uvicorn.Config(
         application,
@@ -166,8 +163,8 @@ def serve(application: Application, opened: socket.socket, *, stop_seconds: int)
         lifespan="off",
         interface="asgi3",
         log_config=None,
-        access_log=False,  # the application's own line says more
-        proxy_headers=False,  # Django and allauth read them, TRUSTED_PROXY_COUNT of them
+        access_log=False,  # the application logs each request
+        proxy_headers=False,  # Django and allauth read them, according to TRUSTED_PROXY_COUNT
         server_header=False,
         backlog=BACKLOG,
         limit_concurrency=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
@@ -181,25 +178,24 @@ def serve(application: Application, opened: socket.socket, *, stop_seconds: int)
 
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, stop)
-    server.run([opened])
+    server.run([listener])
 
 
 def stop_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor:
-    """Keep workers running until a signal says to stop."""
+    """Keep workers running until a signal arrives."""
 
     def __init__(self, workers: int) -> None:
         self.context = multiprocessing.get_context("spawn")
-        # Memory without a name, which ends with the processes.
+        # Anonymous shared memory, which ends with the processes.
         self.numbers: Any = self.context.RawArray(ctypes.c_longlong, workers * Room.NUMBERS)
         self.workers = workers
-        # One for all: with a socket each, the system would give connections to workers that are busy.
+        # Shared: with a socket per worker, the kernel would assign connections to busy workers, too.
         self.socket = listening(settings.HOST, settings.PORT)
         self.processes: dict[int, SpawnProcess] = {}
         self.is_stopping = False
@@ -208,7 +204,7 @@ class Supervisor:
         self.is_stopping = True
 
     def start(self, number: int) -> None:
-        # What the one before held went with it.
+        # The bodies of the previous worker are gone.
         for kind in range(Room.NUMBERS):
             self.numbers[number * Room.NUMBERS + kind] = 0
         process = self.context.Process(target=work, args=(number, self.socket, self.numbers))
@@ -224,7 +220,7 @@ class Supervisor:
             wait([process.sentinel for process in self.processes.values()], timeout=0.2)
             for number, process in self.processes.items():
                 if not self.is_stopping and not process.is_alive():
-                    logger.error("Worker-%d ended by itself (%s)", number + 1, process.exitcode)
+                    logger.error("Worker-%d ended unexpectedly (%s)", number + 1, process.exitcode)
                     time.sleep(RESPAWN_SECONDS)
                     self.start(number)
                     break
@@ -246,12 +242,12 @@ class Supervisor:
 
 
 def allow_connections() -> None:
-    """Take as many open files as the system grants without being asked."""
+    """Raise the soft limit of open files as far as needed and allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    needed = 4 * CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Serve the WSGI application under an asynchronous server: bodies are read first, then a thread answers."""
+"""The ASGI side of the WSGI application: read the whole request first, then answer it in a thread."""
 
 import asyncio
 import sys
@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
 
+from django.conf import settings
+
 from config.bodies import API, PASSWORDS_BUSY, REFUSAL, Refusal
 from config.body_reader import Body, HungUp, Receive, Refused, Room
 from config.passwords import MAY_WAIT, PATIENCE
@@ -17,14 +19,15 @@ from config.passwords import MAY_WAIT, PATIENCE
 Environment = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-TURN_SECONDS: Final = 0.02  # how often a large body asks whether it is its turn
-# A client that still sends what was refused must be read for a while: the answer is lost if we hang up on it.
+TURN_SECONDS: Final = 0.02  # how often a large body checks whether it is its turn
+# After a refusal, read on for a while: closing while the client still sends would lose the response.
 LINGER_SECONDS: Final = 5.0
 LINGER_BYTES: Final = 64 * 1024 * 1024
-# What is sent there may have a password hashed, for which a thread waits.
-DOORS: Final = ("/accounts/", API, "/admin/auth/user/")
-# What answers alike whether an address is known takes alike long, too: a multiple of this, in seconds.
-ALIKE: Final = frozenset(
+# A POST to these may hash a password, for which its thread waits.
+PASSWORD_PATHS: Final = ("/accounts/", API, "/admin/auth/user/")
+# The responses of these must not reveal whether an address has an account, by their duration neither:
+# it is a multiple of STEP.
+SAME_DURATION: Final = frozenset(
     {
         "/accounts/signup/",
         "/accounts/password/reset/",
@@ -34,11 +37,11 @@ ALIKE: Final = frozenset(
         "/_allauth/app/v1/auth/email/verify/resend",
     }
 )
-STEP: Final = 0.5
+STEP: Final = 0.5  # seconds
 
 
 class Answer:
-    """What the WSGI application answers to one request, whole."""
+    """The complete response of the WSGI application to one request."""
 
     def __init__(self, wsgi: Callable[..., Iterable[bytes]], environ: Environment) -> None:
         parts = wsgi(environ, self.start)
@@ -54,12 +57,12 @@ class Answer:
 
 
 class Threads:
-    """Run requests in a fixed number of threads, each of which keeps its database connection."""
+    """Run requests in WEB_THREADS threads, each of which keeps its database connection."""
 
-    def __init__(self, wsgi: Callable[..., Iterable[bytes]], number: int) -> None:
+    def __init__(self, wsgi: Callable[..., Iterable[bytes]]) -> None:
         self.wsgi = wsgi
         self.waiting: SimpleQueue[tuple[Environment, Future[Answer]]] = SimpleQueue()
-        for _ in range(number):
+        for _ in range(settings.WEB_THREADS):
             threading.Thread(target=self.work, daemon=True).start()
 
     async def run(self, environ: Environment) -> Answer:
@@ -70,10 +73,10 @@ class Threads:
     def work(self) -> None:
         while True:
             environ, future = self.waiting.get()
-            if future.set_running_or_notify_cancel():  # else the server stops, and nobody waits any more
+            if future.set_running_or_notify_cancel():  # else the server is stopping
                 try:
                     future.set_result(Answer(self.wsgi, environ))
-                except BaseException as error:  # noqa: BLE001  # it is raised where the answer is awaited
+                except BaseException as error:  # noqa: BLE001  # raised again where the answer is awaited
                     future.set_exception(error)
             del environ, future
 
@@ -81,11 +84,11 @@ class Threads:
 class Application:
     """The application as an ASGI server sees it."""
 
-    def __init__(self, wsgi: Callable[..., Iterable[bytes]], *, threads: int, room: Room) -> None:
-        self.threads = Threads(wsgi, threads)
+    def __init__(self, wsgi: Callable[..., Iterable[bytes]], *, room: Room) -> None:
+        self.threads = Threads(wsgi)
         self.room = room
         self.turn = asyncio.Lock()
-        self.doors = asyncio.Semaphore(MAY_WAIT)
+        self.password_slots = asyncio.Semaphore(MAY_WAIT)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         path = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
@@ -95,8 +98,8 @@ class Application:
                 await body.read(receive, path=path, scope=scope)
             except HungUp:
                 return
-            except Refused as refused:
-                refusal = refused.refusal
+            except Refused as error:
+                refusal = error.refusal
                 body.close()
             environ = environment_of(scope, path, body.file, body.size)
             if refusal is not None:
@@ -107,9 +110,9 @@ class Application:
         )
 
     async def answer(self, environ: Environment, body: Body) -> Answer:
-        """Have a thread answer; large bodies one after the other, for they are parsed in memory."""
-        if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"].startswith(DOORS):
-            return await self.answer_at_a_door(environ)
+        """Answer in a thread; large bodies one at a time, because parsing needs memory."""
+        if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"].startswith(PASSWORD_PATHS):
+            return await self.answer_with_password(environ)
         if not body.is_large:
             return await self.threads.run(environ)
         async with self.turn:
@@ -120,11 +123,11 @@ class Application:
             finally:
                 self.room.end_work()
 
-    async def answer_at_a_door(self, environ: Environment) -> Answer:
-        """Have one of the threads answer that may wait for a password: a crowd waits here, without any."""
+    async def answer_with_password(self, environ: Environment) -> Answer:
+        """Answer in one of the threads that may wait to hash a password; wait for it here, in no thread."""
         try:
             async with asyncio.timeout(PATIENCE):
-                await self.doors.acquire()
+                await self.password_slots.acquire()
         except TimeoutError:
             environ[REFUSAL] = PASSWORDS_BUSY
             return await self.threads.run(environ)
@@ -133,14 +136,14 @@ class Application:
         try:
             answer = await self.threads.run(environ)
         finally:
-            self.doors.release()
-        if environ["PATH_INFO"] in ALIKE:
+            self.password_slots.release()
+        if environ["PATH_INFO"] in SAME_DURATION:
             await asyncio.sleep(-(now() - started_at) % STEP)
         return answer
 
 
 def environment_of(scope: dict[str, Any], path: str, body: IO[bytes], size: int) -> Environment:
-    """Return what WSGI calls the environment, https://peps.python.org/pep-3333/#environ-variables."""
+    """Build the WSGI environment, https://peps.python.org/pep-3333/#environ-variables."""
     server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
     environ: Environment = {
         "REQUEST_METHOD": scope["method"],
@@ -151,7 +154,7 @@ def environment_of(scope: dict[str, Any], path: str, body: IO[bytes], size: int)
         "SERVER_PORT": str(server[1]),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
         "REMOTE_ADDR": client[0],
-        "CONTENT_LENGTH": str(size),  # also of a body that came in chunks
+        "CONTENT_LENGTH": str(size),  # of a chunked body, too
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.input": body,
@@ -161,7 +164,7 @@ def environment_of(scope: dict[str, Any], path: str, body: IO[bytes], size: int)
         "wsgi.run_once": False,
     }
     for name, value in scope["headers"]:
-        # X_Forwarded_For would become one with X-Forwarded-For, which a proxy answers for.
+        # X_Forwarded_For would be mistaken for X-Forwarded-For, which a proxy vouches for.
         if b"_" in name or name in {b"content-length", b"transfer-encoding"}:
             continue
         key = name.decode("latin-1").upper().replace("-", "_")
@@ -175,7 +178,7 @@ def environment_of(scope: dict[str, Any], path: str, body: IO[bytes], size: int)
 
 
 async def send_answer(answer: Answer, send: Send, *, closes: bool, unread: Receive | None) -> None:
-    """Send an answer; where something is unread, read on for a while, and hang up."""
+    """Send a response; if part of the request is unread, drop it for a while before closing."""
     headers = answer.headers
     if not any(name.lower() == b"content-length" for name, _ in headers) and answer.status not in {204, 304}:
         headers = [*headers, (b"Content-Length", str(len(answer.body)).encode())]
@@ -184,12 +187,11 @@ async def send_answer(answer: Answer, send: Send, *, closes: bool, unread: Recei
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": unread is not None})
     if unread is not None:
-        await read_on(unread)
+        await drain(unread)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def read_on(receive: Receive) -> None:
-    """Read what a client still sends, and drop it."""
+async def drain(receive: Receive) -> None:
     left = LINGER_BYTES
     try:
         async with asyncio.timeout(LINGER_SECONDS):

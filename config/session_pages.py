@@ -1,4 +1,4 @@
-"""Where a person is signed in: a page, and allauth's documented endpoint, on our sessions."""
+"""The list of a person's sessions: a page, and allauth's documented endpoint for our session model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from django.views.decorators.http import require_http_methods
 
 from config.models import Session
 
-SHOWN = 100  # the newest; ending all others ends the rest, too
-BROWSERS = (  # in this order: each calls itself by the names of those behind it
+SHOWN = 100  # the newest; "everywhere else" includes the rest
+BROWSERS = (  # in this order, because each also has the names of later ones in its User-Agent
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
     ("SamsungBrowser", "Samsung Internet"),
@@ -45,10 +45,10 @@ SYSTEMS = (
 )
 
 
-def described(client: str) -> str:
-    """Say in a person's words what a client calls itself; an app by its first word."""
+def describe(client: str) -> str:
+    """Describe a User-Agent in plain words; an app's by its first word."""
     if not client:
-        return gettext("An unknown browser or app")
+        return gettext("Unknown browser or app")
     browser = next((name for mark, name in BROWSERS if mark in client), "")
     system = next((name for mark, name in SYSTEMS if mark in client), "")
     if browser and system:
@@ -62,7 +62,7 @@ def sessions_of(request: HttpRequest) -> list[Session]:
 
 
 def end(request: HttpRequest, sessions: list[Session]) -> None:
-    """End sessions at once; the one that asks is signed out as by its own sign-out."""
+    """End sessions; if the current one is among them, sign out as usual."""
     Session.objects.filter(user=request.user.pk, pk__in=[session.pk for session in sessions]).delete()
     if any(session.pk == request.session.session_key for session in sessions):
         flows.logout.logout(request)
@@ -82,12 +82,12 @@ def sessions_page(request: HttpRequest) -> HttpResponse:
             chosen = [session for session in sessions_of(request) if str(session.number) == number]
             end(request, chosen)
             if chosen and request.user.is_authenticated:
-                messages.success(request, gettext("That session has ended."))
+                messages.success(request, gettext("The session has ended."))
         return redirect("account_sessions")
     rows = [
         {
             "session": session,
-            "client": described(session.client),
+            "client": describe(session.client),
             "is_current": session.pk == request.session.session_key,
         }
         for session in sessions_of(request)
@@ -107,12 +107,12 @@ class SessionsInput(inputs.Input):
         numbers = self.cleaned_data["sessions"]
         known = {session.number: session for session in sessions_of(self.request)}
         if not isinstance(numbers, list) or not all(type(n) is int and n in known for n in numbers):
-            raise ValidationError(_("There is no such session."), code="invalid")
+            raise ValidationError(_("This session does not exist."), code="invalid")
         return [known[number] for number in numbers]
 
 
 class SessionsAPIView(AuthenticatedAPIView):
-    """allauth's GET and DELETE of auth/sessions, but for the network address, which we do not keep."""
+    """allauth's GET and DELETE of auth/sessions, without IP addresses, which we do not store."""
 
     input_class = {"DELETE": SessionsInput}  # noqa: RUF012  # allauth's own spelling
 

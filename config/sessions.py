@@ -1,4 +1,4 @@
-"""The store of sessions, SESSION_ENGINE: Django's in the database, on a model that knows the person."""
+"""The session store (SESSION_ENGINE): Django's database store, on a model that knows the person."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from config.models import CLIENT_LENGTH, Session
 logger = logging.getLogger(__name__)
 
 CLIENT_SESSION_KEY = "client"
-# Reading writes when the session was used last, but no more often than this.
+# A session's last use is written at most this often.
 STEP = datetime.timedelta(hours=1)
 
 
 def remember_client(request: HttpRequest) -> None:
-    """Keep how the client calls itself, for the person's list of sessions; no network address."""
+    """Keep the User-Agent for the person's list of sessions, but no IP address."""
     request.session[CLIENT_SESSION_KEY] = request.headers.get("User-Agent", "")[:CLIENT_LENGTH]
 
 
 def keep_through_rotation(session: SessionBase) -> None:
-    """Renew what a session was signed with: Django would give it another key, which is the client's token."""
+    """Renew the auth hash of a session: Django would change the session key, which is the client's token."""
     person = get_user_model()._default_manager.filter(pk=session.get(SESSION_KEY) or 0).first()
     if person is None:
         return
-    known, present = session.get(HASH_SESSION_KEY, ""), person.get_session_auth_hash()
+    stored, current = session.get(HASH_SESSION_KEY, ""), person.get_session_auth_hash()
     fallbacks = person.get_session_auth_fallback_hash()
-    if known != present and any(constant_time_compare(known, fallback) for fallback in fallbacks):
-        session[HASH_SESSION_KEY] = present
+    if stored != current and any(constant_time_compare(stored, fallback) for fallback in fallbacks):
+        session[HASH_SESSION_KEY] = current
         session.save()
 
 
 class SessionStore(DatabaseStore):
-    """Not renamed: Django signs what it stores with the name of this class."""
+    """Keep this name: Django uses it as the salt of its signatures."""
 
     @classmethod
     def get_model_class(cls) -> type[Session]:
@@ -50,7 +50,7 @@ class SessionStore(DatabaseStore):
 
     def create_model_instance(self, data: dict[str, Any]) -> Session:
         session: Session = super().create_model_instance(data)  # type: ignore[assignment]
-        # An unfinished sign-in has no person yet.
+        # Before a sign-in is complete, there is no person.
         if SESSION_KEY in data and BACKEND_SESSION_KEY in data:
             session.user_id = get_user_model()._meta.pk.to_python(data[SESSION_KEY])
             session.auth_hash = data.get(HASH_SESSION_KEY, "")
@@ -64,34 +64,32 @@ class SessionStore(DatabaseStore):
         now = timezone.now()
         if session.user_id is not None and session.last_used_at < now - STEP:
             try:
-                # One of several requests at the same moment writes.
-                Session.objects.filter(pk=session.pk, last_used_at=session.last_used_at).update(
-                    last_used_at=now
-                )
-            except DatabaseError as error:
-                # The request goes on: it only reads.
-                logger.warning("The use of a session was not written: %s", type(error).__name__)
+                # Only one of several concurrent requests writes.
+                unused = Session.objects.filter(pk=session.pk, last_used_at=session.last_used_at)
+                unused.update(last_used_at=now)
+            except DatabaseError as error:  # the request itself may only read
+                logger.warning("The last use of a session was not written: %s", type(error).__name__)
         data: dict[str, Any] = self.decode(session.session_data)
         return data
 
     def save(self, must_create: bool = False) -> None:
-        """:raises UpdateError: also when the person was deleted meanwhile."""
+        """:raises UpdateError: also if the person was deleted concurrently."""
         try:
             super().save(must_create)
         except CreateError:
-            # Django takes the key for taken and tries others, for ever.
-            if self._is_of_nobody():
+            # Django believes that the key is taken, and would try others forever.
+            if self._person_is_gone():
                 raise UpdateError from None
             raise
         except IntegrityError:
             raise UpdateError from None
 
-    def _is_of_nobody(self) -> bool:
+    def _person_is_gone(self) -> bool:
         person = self._get_session(no_load=True).get(SESSION_KEY)  # type: ignore[attr-defined]
         return person is not None and not get_user_model()._default_manager.filter(pk=person).exists()
 
     @classmethod
     def clear_expired(cls) -> None:
-        """Delete ended sessions, and those of the version before, which the migration carried over."""
+        """Delete expired sessions, and those of the previous version, which the migration copied."""
         super().clear_expired()
         FormerSession.objects.all().delete()

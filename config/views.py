@@ -1,4 +1,4 @@
-"""The pages that belong to no room: whether we can serve, and where a person can go."""
+"""The health checks and the start page."""
 
 import logging
 import uuid
@@ -23,20 +23,20 @@ logger = logging.getLogger(__name__)
 @never_cache
 @require_safe
 def healthz(_request: HttpRequest) -> HttpResponse:
-    """Tell a load balancer whether this process can serve: whether its database answers."""
+    """Report whether this process can serve requests: whether its database answers."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseFailure:
         logger.exception("The database does not answer")
-        return HttpResponse("database unavailable\n", content_type="text/plain", status=503)
+        return _not_ready("database unavailable")
     return HttpResponse("ok\n", content_type="text/plain")
 
 
 @never_cache
 @require_safe
 def readyz(_request: HttpRequest) -> HttpResponse:
-    """Tell whoever sends traffic whether all is there that requests need, or else what is missing."""
+    """Report whether everything that requests need is available, or what is missing."""
     try:
         missing = needed_migrations() - set(MigrationRecorder(connection).applied_migrations())
         offset = clock_offset()
@@ -56,18 +56,18 @@ def readyz(_request: HttpRequest) -> HttpResponse:
 
 @remembered
 def needed_migrations() -> frozenset[tuple[str, str]]:
-    """Return the migrations that this version of the code counts on, as app and name."""
+    """Return the migrations that this version of the code needs, as app and name."""
     return frozenset(MigrationLoader(None).graph.nodes)
 
 
 def _cache_answers() -> bool:
-    """Write and read: a cache that is full or read-only keeps nothing."""
+    """Write and read a value: the cache may be full or read-only."""
     key = f"readyz-{uuid.uuid4()}"
     try:
         cache.set(key, 1, timeout=60)
         answers = bool(cache.get(key) == 1)
         cache.delete(key)
-    except Exception:  # each backend has errors of its own
+    except Exception:  # each backend has its own errors
         logger.exception("The cache does not answer")
         return False
     return answers
@@ -80,10 +80,9 @@ def _not_ready(reason: str) -> HttpResponse:
 @never_cache
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Show a person as whom they are signed in, and where they can go from here."""
     return render(request, "home.html", {"may_use_graphiql": settings.DEBUG or request.user.is_staff})
 
 
 def not_offered(_request: HttpRequest, **_parts: str) -> HttpResponse:
-    """Stand in for a page of a library that is nothing here."""
+    """Hide a library's page that we do not use."""
     raise Http404

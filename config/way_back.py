@@ -1,8 +1,8 @@
-"""The way back to an invite for somebody who signs in first: a cookie, so that no other URL holds the token.
+"""The way back to an invite after signing in: a cookie, so that no other URL contains the token.
 
-The token of an invite takes its seat, so it stands in the path of the invite's page and
-nowhere else: not in `?next=`, which proxies log; not in a session, which is a row of the database.
-The cookie is encrypted, and holds only the token: nothing but an invite's page can come of it.
+An invite's token is a credential, so only the path of the invite's page contains it: not `?next=`, which
+proxies log, and not the session, which is in the database. The cookie is encrypted and contains only the
+token, so it can lead to an invite's page and nowhere else.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from config.cookies import set_cookie
 MAX_AGE = 60 * 60  # seconds
 MAX_LENGTH = 200  # of a token; ours have 43 characters
 SAFE = frozenset({"GET", "HEAD"})
-# The answers of an invite's page after which there is nothing to come back to.
-IT_IS_OVER = frozenset({HTTPStatus.OK, HTTPStatus.FOUND, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
-# An invite's page in whatever a browser would take for an address; accepted/ is the page after.
+# Responses of an invite's page after which there is nothing to come back to.
+FINAL_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.FOUND, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+# An invite's page in anything that a browser accepts as a URL; accepted/ is the page afterwards.
 INVITE = re.compile(r"(?<![\w-])invites/+(?!accepted/?(?:[?#&]|$))([^/?#&\s]+)")
 IGNORED_BY_BROWSERS = re.compile(r"[\t\r\n]")
 
 
 def token_in(target: str) -> str:
-    """Find an invite's token in an address, however often it is quoted; empty when there is none."""
+    """Find an invite's token in a URL, even if it is encoded several times; empty if there is none."""
     text = IGNORED_BY_BROWSERS.sub("", target)
     for _ in range(10):
         if (plain := unquote(text)) == text:
             break
         text = plain
-    found = INVITE.search(IGNORED_BY_BROWSERS.sub("", text).replace("\\", "/"))
-    return found[1] if found else ""
+    match = INVITE.search(IGNORED_BY_BROWSERS.sub("", text).replace("\\", "/"))
+    return match[1] if match else ""
 
 
-def take_out(query: QueryDict) -> tuple[QueryDict, str]:
-    """Return a query or form without its way to an invite, and the invite's token; empty if it had none."""
+def split_off(query: QueryDict) -> tuple[QueryDict, str]:
+    """Return a query or form without a `next` to an invite, and the invite's token, which may be empty."""
     tokens = [token for target in query.getlist(REDIRECT_FIELD_NAME) if (token := token_in(target))]
     if not tokens:
         return query, ""
@@ -57,33 +57,33 @@ def take_out(query: QueryDict) -> tuple[QueryDict, str]:
 
 
 def is_invite_page(request: HttpRequest) -> bool:
-    """Tell whether a request is for the page of one invite, or a button on it."""
+    """Return whether a request is for an invite's page or a button on it."""
     match = request.resolver_match
     return match is not None and match.route.startswith("invites/") and "token" in match.kwargs
 
 
 def token_of(request: HttpRequest) -> str:
-    """Return the token of the invite that this person is on the way to; empty for everybody else."""
+    """Return the token of the invite to go back to; empty if there is none."""
     return getattr(request, "way_back", "")
 
 
 def path_of(request: HttpRequest) -> str:
-    """Return the path of the invite's page that this person is on the way to; empty for everybody else."""
+    """Return the path of the invite's page to go back to; empty if there is none."""
     try:
         return reverse("invite", args=[token_of(request)])
-    except NoReverseMatch:  # there is none, or it is not what a path can hold
+    except NoReverseMatch:  # there is no token, or it is invalid in a path
         return ""
 
 
 def keep(response: HttpResponse, token: str) -> None:
     if len(token) > MAX_LENGTH:
-        return  # no token of ours, and more than a cookie takes
-    sealed = cipher().encrypt(token.encode()).decode()
-    set_cookie(response, settings.WAY_BACK_COOKIE_NAME, sealed, max_age=MAX_AGE)
+        return  # not one of our tokens, and too long for a cookie
+    encrypted = cipher().encrypt(token.encode()).decode()
+    set_cookie(response, settings.WAY_BACK_COOKIE_NAME, encrypted, max_age=MAX_AGE)
 
 
-def unsealed(cookie: str) -> str:
-    """Return the token in a cookie; empty when it is forged, too old, or of an earlier SECRET_KEY."""
+def decrypt(cookie: str) -> str:
+    """Return the token in a cookie; empty if it is forged, expired, or from a former SECRET_KEY."""
     try:
         return cipher().decrypt(cookie.encode(), ttl=MAX_AGE).decode()
     except (InvalidToken, ValueError):
@@ -91,21 +91,20 @@ def unsealed(cookie: str) -> str:
 
 
 def cipher() -> Fernet:
-    """Return what seals the cookie, under a key that is derived for this alone."""
     key = salted_hmac("config.way_back", "cookie", algorithm="sha256").digest()
     return Fernet(base64.urlsafe_b64encode(key))
 
 
 class WayBackMiddleware(MiddlewareMixin):
-    """Move each way to an invite out of `next` into the cookie, before anything repeats it.
+    """Move an invite from `next` into the cookie, before any page repeats the URL.
 
-    It stands around whatever redirects by `next` or reads it: Django's and allauth's pages, admin,
-    and the invite's own page for somebody who is signed out.
+    This covers all code that reads `next` or redirects with it: Django's and allauth's pages, admin, and
+    the invite's own page for signed-out people.
     """
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
-        take_over(request)
-        rest, token = take_out(request.GET)
+        read_cookie(request)
+        rest, token = split_off(request.GET)
         if not token:
             return None
         request.way_back, request.way_back_is_new = token, True  # type: ignore[attr-defined]
@@ -118,22 +117,22 @@ class WayBackMiddleware(MiddlewareMixin):
         return response
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Keep the way back while an invite is open to somebody who signs in, and no longer."""
-        came_for = token_of(request)
+        """Set the cookie while signing in can lead back to the invite, and delete it afterwards."""
+        requested = token_of(request)
         token = ""
         if location := response.get("Location", ""):
             parts = urlsplit(location)
-            rest, token = take_out(QueryDict(parts.query))
+            rest, token = split_off(QueryDict(parts.query))
             if token:
                 response["Location"] = urlunsplit(parts._replace(query=rest.urlencode(safe="/")))
         if is_invite_page(request):
             here: str = request.resolver_match.kwargs["token"]  # type: ignore[union-attr]
-            if may_come_back(request, response):
+            if offers_sign_in(request, response):
                 token = here
-            elif not token and came_for == here and response.status_code in IT_IS_OVER:
+            elif not token and requested == here and response.status_code in FINAL_STATUSES:
                 response.delete_cookie(settings.WAY_BACK_COOKIE_NAME, samesite="Lax")
         elif not token and getattr(request, "way_back_is_new", False):
-            token = came_for
+            token = requested
         if token:
             keep(response, token)
         return response
@@ -141,34 +140,34 @@ class WayBackMiddleware(MiddlewareMixin):
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: object, _kwargs: object
     ) -> None:
-        """Take it out of a form, too. Where Django checks no CSRF token, there are no forms."""
+        """Move it out of forms, too. Views that are exempt from CSRF have no forms."""
         if request.method != "POST" or getattr(view, "csrf_exempt", False):
             return
         try:
-            rest, token = take_out(request.POST)
+            rest, token = split_off(request.POST)
         except UnreadablePostError:
-            return  # the check of CSRF answers that
+            return  # the CSRF check answers it
         if token:
             request.POST = rest  # type: ignore[assignment]
             request.way_back, request.way_back_is_new = token, True  # type: ignore[attr-defined]
 
 
-def take_over(request: HttpRequest) -> None:
-    """Read the cookie, and leave nothing of it to others: allauth puts whole requests into sessions."""
+def read_cookie(request: HttpRequest) -> None:
+    """Read the cookie, and remove it from the request: allauth stores whole requests in sessions."""
     name = settings.WAY_BACK_COOKIE_NAME
-    if sealed := request.COOKIES.pop(name, ""):
-        request.way_back = unsealed(sealed)  # type: ignore[attr-defined]
+    if encrypted := request.COOKIES.pop(name, ""):
+        request.way_back = decrypt(encrypted)  # type: ignore[attr-defined]
         pairs = request.META["HTTP_COOKIE"].split(";")
         request.META["HTTP_COOKIE"] = ";".join(
             pair for pair in pairs if pair.partition("=")[0].strip() != name
         )
     if token_in(referer := request.META.get("HTTP_REFERER", "")):
-        # Our pages tell browsers to send the origin alone, which is all that Django needs.
+        # The origin is all that Django needs, and all that our pages let browsers send.
         request.META["HTTP_REFERER"] = urljoin(referer, "/")
 
 
-def may_come_back(request: HttpRequest, response: HttpResponse) -> bool:
-    """Tell whether an invite's page offers to go on as somebody else, as whom one would come back."""
+def offers_sign_in(request: HttpRequest, response: HttpResponse) -> bool:
+    """Return whether an invite's page offers to sign in, perhaps with another account."""
     if response.status_code == HTTPStatus.CONFLICT:
         return True
     return response.status_code == HTTPStatus.OK and request.method in SAFE

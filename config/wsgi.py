@@ -1,4 +1,4 @@
-"""The WSGI application that the production server loads."""
+"""The WSGI application, for production servers other than config.server."""
 
 import os
 
@@ -8,7 +8,7 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-# With DEBUG on, settings have defaults for a demo, which everybody outside knows, too.
+# With DEBUG on, some settings have the demo's defaults, which are public.
 if settings.UNFIT_FOR_PRODUCTION:
     raise ImproperlyConfigured(" ".join(settings.UNFIT_FOR_PRODUCTION))
 

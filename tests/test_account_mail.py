@@ -99,7 +99,7 @@ def test_a_signed_in_person_hears_that_the_mail_they_asked_for_was_not_sent(
     answer = client.post("/accounts/email/", {"action_add": "", "email": "dana@home.example"})
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
-    assert "The mail could not be sent" in answer.content.decode()
+    assert "The email could not be sent" in answer.content.decode()
     assert told(caplog) == [LINE]
 
 
@@ -115,7 +115,7 @@ def test_a_signed_in_client_of_the_api_hears_it_in_json(
     )
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
-    error = {"code": "mail_unavailable", "message": "The mail could not be sent. Try again soon."}
+    error = {"code": "mail_unavailable", "message": "The email could not be sent. Try again soon."}
     assert answer.json() == {"status": 503, "errors": [error]}
 
 

@@ -409,7 +409,7 @@ def test_staff_cannot_make_a_second_account_for_an_address(client: Client, staff
         },
     )
 
-    assert "There is an account with this address already." in answer.content.decode()
+    assert "An account with this address already exists." in answer.content.decode()
     assert set(User.objects.all()) == {staff, dana}
 
 
@@ -480,7 +480,7 @@ def test_an_admin_made_by_the_command_signs_in_without_further_steps(client: Cli
 
 @pytest.mark.usefixtures("password_in_env")
 def test_an_account_that_exists_is_left_alone(dana: User) -> None:
-    with pytest.raises(CommandError, match="There is an account with this address already"):
+    with pytest.raises(CommandError, match="An account with this address already exists"):
         call_command("create_admin", email="DANA@example.com", password_from_env="ADMIN_PASSWORD")
 
     dana.refresh_from_db()
@@ -491,7 +491,7 @@ def test_an_account_that_exists_is_left_alone(dana: User) -> None:
 @pytest.mark.parametrize(
     ("email", "password", "message"),
     [
-        ("no-address", PASSWORD, "This is not an e-mail address."),
+        ("no-address", PASSWORD, "This is not an email address."),
         ("root@example.com", "", "The environment variable ADMIN_PASSWORD is empty."),
         ("root@example.com", "short", "This password is too short."),
     ],
@@ -508,7 +508,7 @@ def test_a_bad_admin_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"), [((PASSWORD, PASSWORD), ""), ((PASSWORD, "mistyped"), "The passwords differ.")]
+    ("typed", "message"), [((PASSWORD, PASSWORD), ""), ((PASSWORD, "mistyped"), "The passwords do not match.")]
 )
 def test_the_command_asks_for_the_password_twice(
     monkeypatch: pytest.MonkeyPatch, typed: tuple[str, str], message: str

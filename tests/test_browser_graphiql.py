@@ -271,7 +271,7 @@ def test_somebody_who_is_not_staff_is_told_so(
 
     visitor.open(graphiql)
 
-    assert "Your account may not open this page." in visitor.reads
+    assert "Your account is not allowed to open this page." in visitor.reads
     assert visitor.status == 403
     assert not visitor.driver.find_elements(By.ID, "graphiql")
 

@@ -69,7 +69,7 @@ def test_nothing_starts_without_the_docstrings_that_codes_are_read_from() -> Non
 
     assert started.returncode == 1
     assert started.stderr == (
-        "This cannot start. Run Python without -OO or PYTHONOPTIMIZE=2: "
+        "Family Plans cannot start. Run Python without -OO or PYTHONOPTIMIZE=2: "
         "the schema reads its codes from docstrings.\n"
     )
 

@@ -299,7 +299,7 @@ def test_a_whole_journey_leaves_no_secret_in_the_development_servers_log(
         known = whole_journey(server, zammad)
         log = server.log.read_text()
 
-    _banner, log = log.split("Ctrl-C stops everything.")  # it prints the demo's accounts
+    _banner, log = log.split("Press Ctrl-C to stop everything.")  # it shows the demo's accounts
     check_log(log, known)
 
 

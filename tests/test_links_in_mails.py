@@ -217,7 +217,7 @@ def test_admin_and_commands_take_no_such_address(
         {"email": address, "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD},
     )
     staff.post(url(EmailAddress, "add"), {"email": address, "user": superuser.pk, "verified": "on"})
-    with pytest.raises(CommandError, match="not an e-mail address"):
+    with pytest.raises(CommandError, match="not an email address"):
         call_command("create_admin", email=address, password_from_env="NEW_PASSWORD")
 
     assert list(User.objects.all()) == [superuser]

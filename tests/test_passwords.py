@@ -136,7 +136,7 @@ def test_whoever_waits_in_vain_hears_when_to_come_back(settings: Settings, clien
         for path, form in forms.items():
             page = client.post(path, form)
             assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
-            assert "Too many people are signing in at this moment." in page.content.decode()
+            assert "Too many people are signing in at the moment." in page.content.decode()
         for name in ("login", "signup"):
             body = {"email": "dana@example.com", "password": PASSWORD}
             answer = client.post(f"/_allauth/app/v1/auth/{name}", body, content_type="application/json")
@@ -168,7 +168,7 @@ def test_whoever_waits_at_the_door_in_vain_hears_the_same(client: Client) -> Non
     for path in ("/accounts/login/", "/admin/auth/user/add/"):
         page = client.post(path, {}, **turned_away)
         assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
-        assert "Too many people are signing in at this moment." in page.content.decode()
+        assert "Too many people are signing in at the moment." in page.content.decode()
         assert page.headers["Content-Type"].startswith("text/html")
     answer = client.post("/_allauth/app/v1/auth/login", {}, content_type="application/json", **turned_away)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

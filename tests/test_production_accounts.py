@@ -87,7 +87,7 @@ def doors(_doors: Doors, server_databases: None) -> Iterator[Doors]:
         _doors.mails.fault = None
     complaints = _doors.server.complaints()[before:]
     # A test may kill a worker.
-    assert [line for line in complaints if "ended by itself (-9)" not in line] == []
+    assert [line for line in complaints if "ended unexpectedly (-9)" not in line] == []
 
 
 # --- Crowds -----------------------------------------------------------------------------------------

@@ -297,7 +297,7 @@ def test_a_code_ends_after_a_few_wrong_ones(guest: User) -> None:
     for _ in range(3):
         client.post(page, {"code": "WRO-NGG"})
 
-    assert "Ask for a new code." in client.post(page, {"code": code}).content.decode()
+    assert "Request a new code." in client.post(page, {"code": code}).content.decode()
     assert client.post("/accounts/email/", {"action_add": "", "email": MORE}).status_code == 302
     assert len(mail.outbox) == 1
 

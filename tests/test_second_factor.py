@@ -250,10 +250,10 @@ def test_a_key_that_is_gone_refuses_every_code_and_says_what_to_do(
 
     page = client.post("/accounts/2fa/authenticate/", {"code": code_now()}).content.decode()
 
-    assert "Your second factor cannot be checked any more." in page
+    assert "Your second factor can no longer be checked." in page
     assert "SECRET_KEY_FALLBACKS" in caplog.text
     assert not is_signed_in(client)
-    with pytest.raises(CommandError, match="encrypted with a key that is in neither"):
+    with pytest.raises(CommandError, match="encrypted with a key that is neither in"):
         call_command("encrypt_second_factors")
 
 
@@ -292,7 +292,7 @@ def test_a_command_resets_a_lost_factor_and_it_is_recorded(
     assert not Authenticator.objects.exists()
     assert "by the command" in LogEntry.objects.get(object_id=str(alice.pk)).change_message
     assert [message.to for message in mail.outbox] == [["alice@example.com"]]
-    assert capsys.readouterr().out.startswith("alice@example.com signs in by password alone")
+    assert capsys.readouterr().out.startswith("alice@example.com can sign in with the password alone")
 
 
 @pytest.mark.parametrize("email", ["alice@example.com", "nobody@example.com"])
@@ -322,7 +322,7 @@ def check_staff_refused(client: Client, token: str) -> None:
     for path in ("/admin/", "/admin/plans/familyplan/", "/admin/zammad-user/5/"):
         page = client.get(path, follow=True)
         assert page.status_code == 403
-        assert "Second factor needed" in page.content.decode()
+        assert "Second factor required" in page.content.decode()
     assert client.get("/graphql/", headers={"Accept": "text/html"}).status_code == 403
     assert client.post("/admin/plans/familyplan/add/", {"name": "x"}).status_code == 302
 

@@ -86,10 +86,10 @@ def test_a_person_sees_where_they_are_signed_in_and_nobody_elses(alice: User, bo
 
     page = here.get("/accounts/sessions/").content.decode()
 
-    for shown in ("Firefox on Linux", "Edge on Windows", "family-app", "This is where you are now."):
+    for shown in ("Firefox on Linux", "Edge on Windows", "family-app", "This is your current session."):
         assert shown in page
     assert "bobs-own-app" not in page
-    assert page.count("Sign out there") == 2
+    assert page.count("End this session") == 2
     for key in Session.objects.values_list("pk", flat=True):
         assert key not in page
 

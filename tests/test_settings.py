@@ -156,10 +156,10 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     for sentence in (
-        "Set PORT to a value of its kind",
+        "Set PORT to a valid value",
         "Set SECRET_KEY to at least 50 random characters.",
-        "Set ZAMMAD_URL to an https:// address: its token would travel in clear.",
-        "Set ZAMMAD_API_TOKEN to a personal access token made in Zammad.",
+        "Set ZAMMAD_URL to an https:// URL, or its token is sent unencrypted.",
+        "Set ZAMMAD_API_TOKEN to a personal access token created in Zammad.",
         "Set ZAMMAD_WEBHOOK_SECRETS to secrets of at least 16 characters each.",
     ):
         assert sentence in result.stderr
@@ -173,7 +173,7 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
         ("SECRET_KEY", "insecure-development-key-that-no-production-start-accepts", "Set SECRET_KEY"),
         ("SECRET_KEY", "x" * 60, "Set SECRET_KEY"),
         ("PUBLIC_URL", "http://plans.example.com", "Set PUBLIC_URL to the https://"),
-        ("PUBLIC_URL", "plans.example.com", "Set PUBLIC_URL to an address"),
+        ("PUBLIC_URL", "plans.example.com", "Set PUBLIC_URL to a URL"),
         ("ZAMMAD_URL", "", "Set ZAMMAD_URL to the https://"),
         ("ZAMMAD_URL", "http://weak.example.com", "Set ZAMMAD_URL to an https://"),
         ("ZAMMAD_API_TOKEN", "weak-value", "Set ZAMMAD_API_TOKEN"),
@@ -187,7 +187,7 @@ def test_all_mistakes_of_a_production_start_are_told_at_once() -> None:
         ("LOGIN_RATE_PER_IP", "weak-value", "Set LOGIN_RATE_PER_IP"),
         ("METRICS_TOKEN", "weak-value", "Set METRICS_TOKEN"),
         ("LANGUAGE_CODE", "weak-value", "Set LANGUAGE_CODE to one of en, de."),
-        ("PORT", "99999", "Set PORT to a value of its kind"),
+        ("PORT", "99999", "Set PORT to a valid value"),
         ("WEB_THREADS", "-77", "Set WEB_THREADS"),
     ],
 )
@@ -290,4 +290,4 @@ def test_the_sandbox_has_a_port_of_its_own() -> None:
     result = start("check", PORT="8302", SANDBOX_PORT="8302", **DEVELOPMENT)
 
     assert result.returncode == 1
-    assert "Set SANDBOX_PORT to another port than PORT." in result.stderr
+    assert "Set SANDBOX_PORT to a port other than PORT." in result.stderr

@@ -71,8 +71,8 @@ def test_the_page_shows_every_setting_with_its_help(tuner: User) -> None:
     assert "<h1>Family plan settings</h1>" in page.content.decode()
     text = text_of(page)
     assert (
-        "USER_LIMIT People in one plan, including the main subscriber (1 to 100). Plans with a limit of "
-        "their own keep it. Lowering it removes nobody. Default: 5." in text
+        "USER_LIMIT Maximum number of people in a plan, including the main subscriber (1 to 100). Plans with "
+        "their own limit keep it. Lowering the limit removes nobody. Default: 5." in text
     )
     for name in (
         "INVITES_ENABLED",

@@ -168,7 +168,7 @@ def test_a_request_leaves_its_language_to_nobody(client: Client, settings: Setti
         response = client.get("/", headers={"host": "evil.example.com"})
 
     assert response.status_code == 400
-    assert "We could not read what your browser sent." in response.content.decode()
+    assert "We could not read the request that your browser sent." in response.content.decode()
 
 
 # --- Pages and mails ------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_the_index_and_the_settings_of_admin_read_german(superuser: User) -> Non
         assert words in index
     for words in (
         "Plätze",
-        "Stunden, bis eine Einladung abläuft (1 bis 720).",
+        "Stunden, bis eine neue Einladung abläuft (1 bis 720).",
         "Standard: 5.",
         "Standard: an.",
     ):
@@ -478,19 +478,40 @@ def test_what_is_compiled_is_what_was_translated(catalogue: Path) -> None:
     assert compiled.metadata["Plural-Forms"] == polib.pofile(str(catalogue)).metadata["Plural-Forms"]
 
 
-def test_the_pages_of_accounts_are_as_polite_as_ours() -> None:
+FAMILIAR = re.compile(
+    r"\b(du|dich|dir|dein\w*|bist|hast|kannst|musst|möchtest|gib|lass|klicke?|folge|rufe|versuche es|wähle|"
+    r"kontaktiere|bestätige|überprüfe|melde|erstelle|verwende|ändere|füge|scanne|speichere|warte|öffne)\b",
+    re.IGNORECASE,
+)
+# Parts of allauth that we do not use.
+NOT_SHOWN = re.compile("(templates/)?(idp|openid|socialaccount|usersessions)/")
+
+
+@pytest.mark.parametrize("catalogue", ALL_CATALOGUES, ids=lambda path: "/".join(path.parts[-5:-2]))
+def test_our_german_says_sie(catalogue: Path) -> None:
+    texts = [text for entry in messages_of(catalogue) for text in translations_of(entry)]
+
+    assert [text for text in texts if FAMILIAR.search(text)] == []
+
+
+def test_what_we_show_of_allauth_says_sie() -> None:
     catalogue = Path(allauth.__file__).parent / "locale/de/LC_MESSAGES/django.po"
     theirs = messages_of(catalogue)
-    places = ("account/", "headless/", "templates/account/", "templates/allauth/")
-    shown = [entry.msgid for entry in theirs if any(at.startswith(places) for at, _ in entry.occurrences)]
-    familiar = re.compile(r"\b(du|dich|dir|dein\w*|bist|hast|gib|klick|folge|rufe)\b", re.IGNORECASE)
+    shown = [entry for entry in theirs if any(not NOT_SHOWN.match(at) for at, _ in entry.occurrences)]
 
     with translation.override("de"):
-        told = [translation.gettext(message) for message in shown]
+        told = [
+            text
+            for entry in shown
+            for text in (
+                translation.gettext(entry.msgid),
+                translation.ngettext(entry.msgid, entry.msgid_plural or entry.msgid, 2),
+            )
+        ]
 
-    assert len(told) > 100
-    assert [text for text in told if familiar.search(text)] == []
-    # and nothing is translated that allauth does not say
+    assert len(shown) > 200
+    assert [text for text in told if FAMILIAR.search(text)] == []
+    # and no translation of ours is for a message that allauth does not have
     assert {entry.msgid for entry in messages_of(OF_ALLAUTH)} <= {entry.msgid for entry in theirs}
 
 

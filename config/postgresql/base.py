@@ -1,4 +1,4 @@
-"""Django's PostgreSQL, which ends long statements of requests, and sees that a connection was ended."""
+"""Django's PostgreSQL backend, with time limits for statements and a check of connections without a query."""
 
 import select
 from typing import Any
@@ -11,17 +11,17 @@ from config.postgresql.statements import BoundedConnection
 class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
-        # Django names the class of cursors, and psycopg that of connections, by themselves only.
+        # Neither Django nor psycopg has an option for the class of connections.
         connection.__class__ = BoundedConnection
         return connection
 
     def is_usable(self) -> bool:
-        """Tell whether an idle connection is silent: what comes unasked is its end.
+        """Return whether an idle connection is open: data that arrives unasked means that it was ended.
 
-        Django would make a query of it, with which every request begins.
+        Django would run a query at the start of every request instead.
         """
         if self.connection is None or self.connection.closed:
             return False
-        unasked = select.poll()
-        unasked.register(self.connection.fileno(), select.POLLIN)
-        return not unasked.poll(0)
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return not poll.poll(0)

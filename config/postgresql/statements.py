@@ -1,7 +1,7 @@
-"""How long a statement of a request may take: the server says it, commands never do.
+"""A time limit for the statements of a request; commands have none.
 
-The client ends it, and not `statement_timeout`: PgBouncer refuses that as a parameter of the start, and
-a SET outlives its transaction there, on a connection that belongs to somebody else by then.
+The client cancels a statement, instead of `statement_timeout`: PgBouncer refuses that as a startup
+parameter, and a SET would outlive its transaction on a connection that others use next.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import psycopg
 
 logger = logging.getLogger(__name__)
 
-CANCELLING = 5.0  # seconds that the server has to end it, before we end the connection
+CANCELLING = 5.0  # seconds that the server has to cancel it, before we close the connection
 
 
 class StatementTooLong(psycopg.OperationalError):
-    """The statement took longer than a request's may, and was ended: it changed nothing."""
+    """The statement exceeded the time limit and was cancelled: it changed nothing."""
 
 
 @dataclass(slots=True)
 class Limit:
-    """What the statements of one request may take, and whether one has taken longer."""
+    """The time limit of one request's statements, and whether one has exceeded it."""
 
     seconds: float
     passed: bool = False
@@ -37,7 +37,7 @@ _limit: ContextVar[Limit | None] = ContextVar("statement_limit", default=None)
 
 @contextmanager
 def statements_within(seconds: float) -> Iterator[Limit]:
-    """End each statement that takes longer, as long as this lasts, in this thread and those it starts."""
+    """Cancel statements that take longer, in this context and in copies of it."""
     limit = Limit(seconds)
     token = _limit.set(limit)
     try:
@@ -47,7 +47,7 @@ def statements_within(seconds: float) -> Iterator[Limit]:
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that waits for a statement no longer than a request may."""
+    """A connection that observes the time limit of statements."""
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         limit = _limit.get()
@@ -59,12 +59,12 @@ class BoundedConnection(psycopg.Connection[Any]):
             pass
         try:
             self.cancel_safe(timeout=CANCELLING)
-            return super().wait(gen, timeout=CANCELLING)  # it came to its end at this very moment
+            return super().wait(gen, timeout=CANCELLING)  # it completed just in time
         except psycopg.errors.QueryCanceled:
             pass
         except psycopg.Error:
-            # The server says nothing any more: what is open is undone with the connection.
+            # The server does not respond: closing the connection rolls back.
             self.close()
         limit.passed = True
-        logger.warning("A statement took longer than %s s and was ended", limit.seconds)
+        logger.warning("A statement took longer than %s s and was cancelled", limit.seconds)
         raise StatementTooLong(f"The statement took longer than {limit.seconds} s.")

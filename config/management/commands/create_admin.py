@@ -1,4 +1,4 @@
-"""Make the first account: a superuser with a verified address."""
+"""Create the first account: a superuser with a verified address."""
 
 import os
 from argparse import ArgumentParser
@@ -12,22 +12,19 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, no_translations
 from django.db import transaction
 
-from config.accounts import opaque_username
+from config.accounts import has_account, opaque_username
 from zammad.addresses import validated_address
 
 
 class Command(BaseCommand):
-    help = (
-        "Make a superuser who signs in with an address, which counts as verified. "
-        "An account that exists is never changed."
-    )
+    help = "Create a superuser with a verified address. Existing accounts are never changed."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--email", required=True)
         parser.add_argument(
             "--password-from-env",
             metavar="NAME",
-            help="the environment variable that holds the password; without it, you are asked",
+            help="the environment variable that contains the password; without it, you are prompted",
         )
 
     @no_translations
@@ -36,12 +33,9 @@ class Command(BaseCommand):
         try:
             validated_address(email)
         except ValidationError as error:
-            raise CommandError("This is not an e-mail address.") from error
-        if (
-            User.objects.filter(email__iexact=email).exists()
-            or EmailAddress.objects.filter(email=email).exists()
-        ):
-            raise CommandError("There is an account with this address already; nothing was changed.")
+            raise CommandError("This is not an email address.") from error
+        if has_account(email):
+            raise CommandError("An account with this address already exists; nothing was changed.")
 
         user = User(username=opaque_username(), email=email, is_staff=True, is_superuser=True)
         password = self.read_password(password_from_env)
@@ -57,12 +51,11 @@ class Command(BaseCommand):
         self.stdout.write(f"{email} can sign in at /accounts/login/ and use /admin/.")
 
     def read_password(self, variable: str | None) -> str:
-        """:raises CommandError: when there is none, or it was mistyped."""
         if variable:
             if password := os.environ.get(variable, ""):
                 return password
             raise CommandError(f"The environment variable {variable} is empty.")
         password = getpass("Password: ")
         if password != getpass("Password (again): "):
-            raise CommandError("The passwords differ.")
+            raise CommandError("The passwords do not match.")
         return password

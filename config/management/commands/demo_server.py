@@ -1,4 +1,4 @@
-"""Start everything that development needs in one process: database, demo data, sandbox, server."""
+"""Start everything for development in one process: database, demo data, sandbox and server."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ Family Plans is at {url}/
   {url}/admin/plans/config/        limits and invitation settings
   {zammad}
 
-{accounts}Ctrl-C stops everything.
+{accounts}Press Ctrl-C to stop everything.
 """
 ACCOUNTS = """Sign in with the password demo-password as
 
@@ -42,7 +42,7 @@ ACCOUNTS = """Sign in with the password demo-password as
 
 Webhooks are signed with demo-webhook-secret, unless ZAMMAD_WEBHOOK_SECRETS says otherwise.
 
-To try it, ask for a session token:
+To try the API, request a session token:
 
   curl -s {url}/_allauth/app/v1/auth/login \\
     -H 'Content-Type: application/json' \\
@@ -50,24 +50,20 @@ To try it, ask for a session token:
 
 """
 
-asked_to_stop = threading.Event()
+stop_requested = threading.Event()
 
 
 class Command(BaseCommand):
-    help = "Migrate, make demo data, start the Zammad sandbox unless ZAMMAD_URL is set, and serve."
-    # One process, so that nothing can be left running: the sandbox is a thread.
+    help = "Migrate, create demo data, start the Zammad sandbox unless ZAMMAD_URL is set, and serve."
+    # A single process leaves nothing running: the sandbox is a thread.
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--while-exists",
-            metavar="FILE",
-            type=Path,
-            help="write this file, and stop when it is gone",
-        )
+        text = "create this file, and stop when it is deleted"
+        parser.add_argument("--while-exists", metavar="FILE", type=Path, help=text)
 
     def handle(self, *, while_exists: Path | None, **_options: Any) -> None:
         if not settings.DEBUG:
-            raise CommandError("This is for development: with DEBUG=false, use `make serve`.")
+            raise CommandError("This command is for development. With DEBUG=false, use `make serve`.")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, interrupt)
         with ExitStack() as stack, suppress(KeyboardInterrupt):
@@ -89,14 +85,14 @@ class Command(BaseCommand):
             refuse_demo_accounts()
             self.stdout.write(
                 f"No demo data: HOST={settings.HOST} is open to others, and the demo's password is public. "
-                "Make an account with manage.py create_admin."
+                "Create an account with manage.py create_admin."
             )
         else:
             call_command("demo_data", stdout=self.stdout)
 
         url = settings.PUBLIC_URL
         if settings.USES_SANDBOX:
-            # It listens before we do, so that /healthz speaks for both.
+            # The sandbox listens first, so that /healthz means that both are up.
             stack.enter_context(
                 Sandbox(
                     port=settings.SANDBOX_PORT,
@@ -106,28 +102,26 @@ class Command(BaseCommand):
                     count_after=COUNTED_AFTER,
                 )
             )
-        is_what = "a stand-in for Zammad" if settings.USES_SANDBOX else "Zammad"
-        zammad = f"{settings.ZAMMAD_URL}/    {is_what}"
+        kind = "the Zammad sandbox" if settings.USES_SANDBOX else "Zammad"
+        accounts = "" if listens_widely else ACCOUNTS.format(url=url)
         self.stdout.write(
-            BANNER.format(url=url, zammad=zammad, accounts="" if listens_widely else ACCOUNTS.format(url=url))
+            BANNER.format(url=url, zammad=f"{settings.ZAMMAD_URL}/    {kind}", accounts=accounts)
         )
         self.stdout.flush()  # also into a file
-        # The production server in one process, so that its edges are met in development, too.
-        application = Application(
-            get_wsgi_application(), threads=settings.WEB_THREADS, room=Room([0] * Room.NUMBERS, 0)
-        )
-        opened = listening(settings.HOST, settings.PORT)
-        if not asked_to_stop.is_set():  # as when a callback ran, in which Python drops what is raised
-            serve(application, opened, stop_seconds=1)
+        # The production server in one process, so that development meets the same limits.
+        application = Application(get_wsgi_application(), room=Room([0] * Room.NUMBERS, 0))
+        listener = listening(settings.HOST, settings.PORT)
+        if not stop_requested.is_set():  # Python drops an interrupt that is raised within a callback
+            serve(application, listener, stop_seconds=1)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    asked_to_stop.set()
+    stop_requested.set()
     raise KeyboardInterrupt
 
 
 def stop_when_gone(path: Path) -> None:
-    """Stop this process once make has deleted the file, or make itself is gone."""
+    """Stop this process once make has deleted the file, or make itself has ended."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -139,10 +133,10 @@ def stop_when_gone(path: Path) -> None:
 
 
 def refuse_demo_accounts() -> None:
-    """:raises CommandError: when somebody could sign in with the demo's public password."""
+    """:raises CommandError: if someone could sign in with the demo's public password."""
     for user in User.objects.filter(email__in=demo_data.PEOPLE, is_active=True):
         if user.check_password(demo_data.PASSWORD):
             raise CommandError(
-                f"HOST={settings.HOST} is open to others, and this database has demo accounts, whose "
-                "password is public. Choose another DATABASE_URL, or delete them."
+                f"HOST={settings.HOST} is open to others, and this database has demo accounts whose "
+                "password is public. Use another DATABASE_URL, or delete the accounts."
             )

@@ -1,4 +1,4 @@
-"""Encrypt the secrets of second factors with the present SECRET_KEY, before its predecessor goes."""
+"""Re-encrypt the secrets of second factors with the current SECRET_KEY, before the former key is removed."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from config.second_factor import encrypt_anew
 
 class Command(BaseCommand):
     help = (
-        "Encrypt the secrets of all second factors with SECRET_KEY. Run it with the earlier key in "
-        "SECRET_KEY_FALLBACKS, before you remove that. Safe to repeat."
+        "Re-encrypt the secrets of all second factors with SECRET_KEY. Run this before you remove the "
+        "former key from SECRET_KEY_FALLBACKS. Safe to repeat."
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
@@ -19,7 +19,7 @@ class Command(BaseCommand):
             done = encrypt_anew()
         except InvalidToken:
             raise CommandError(
-                "A second factor was encrypted with a key that is in neither SECRET_KEY nor "
-                "SECRET_KEY_FALLBACKS: add it, or reset that second factor."
+                "A second factor was encrypted with a key that is neither in SECRET_KEY nor in "
+                "SECRET_KEY_FALLBACKS. Add the key, or reset that second factor."
             ) from None
         self.stdout.write(f"Encrypted {done} second factors and sets of recovery codes.")

@@ -1,4 +1,4 @@
-"""Remove the second factor of a person who lost it."""
+"""Remove the second factor of a person who has lost it."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -13,12 +13,12 @@ from config.second_factor import reset_second_factor
 
 class Command(BaseCommand):
     help = (
-        "Remove the second factor of a person who lost it, and sign them out everywhere. It is recorded in "
-        "the history of their account in admin, and they are told by mail."
+        "Remove the second factor of a person who has lost it, and sign them out everywhere. This is "
+        "recorded in the history of their account in admin, and the person is notified by mail."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--email", required=True, help="an address of the person")
+        parser.add_argument("--email", required=True, help="one of the person's addresses")
 
     @no_translations
     def handle(self, *, email: str, **_options: Any) -> None:
@@ -27,10 +27,12 @@ class Command(BaseCommand):
         people = list(User.objects.filter(Q(pk__in=addresses) | Q(email__iexact=email)))
         if len(people) != 1:
             raise CommandError(
-                "There is no account with this address."
-                if not people
-                else "Several accounts have this address; reset it in admin."
+                "Several accounts have this address. Reset the second factor in admin."
+                if people
+                else "There is no account with this address."
             )
         if not reset_second_factor(person=people[0], actor=None):
             raise CommandError("This person has no second factor; nothing was changed.")
-        self.stdout.write(f"{email} signs in by password alone until they set up a second factor again.")
+        self.stdout.write(
+            f"{email} can sign in with the password alone until a second factor is set up again."
+        )

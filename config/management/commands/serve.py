@@ -1,4 +1,4 @@
-"""Start the production server, in place of this process."""
+"""Replace this process with the production server."""
 
 import fcntl
 import hashlib
@@ -14,27 +14,24 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-# What is large goes back to the system once it is freed. Else glibc learns from the first large body to
-# keep such memory, for each thread.
+# Return large blocks to the system when they are freed. Otherwise, after the first large body, glibc keeps
+# as much memory in each thread.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1024 * 1024)}
 
 
 class Command(BaseCommand):
-    help = "Collect static files, migrate the database, and serve. Configured by the environment."
+    help = "Collect static files, migrate the database, and serve. The environment configures the server."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--prepared",
-            action="store_true",
-            help="static files are collected and the database is migrated: serve at once",
-        )
+        text = "skip collecting static files and migrating the database"
+        parser.add_argument("--prepared", action="store_true", help=text)
 
     def handle(self, *, prepared: bool, **_options: Any) -> None:
         if settings.DEBUG:
             raise CommandError("Set DEBUG=false to serve, or use `make run` for development.")
         workers = os.environ.get("WEB_CONCURRENCY") or str(os.cpu_count() or 1)
         if not workers.isdecimal() or workers == "0":
-            raise CommandError("Set WEB_CONCURRENCY to the number of processes, or leave it out.")
+            raise CommandError("Set WEB_CONCURRENCY to the number of processes, or leave it unset.")
         refuse_taken_port("PORT", settings.HOST, settings.PORT)
         call_command("check", deploy=True)
         if not prepared:
@@ -42,25 +39,24 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=1)
         environment = {**os.environ, **MEMORY}
         if settings.METRICS_TOKEN:
-            # prometheus_client reads it as soon as it is imported, so each worker finds it.
-            environment["PROMETHEUS_MULTIPROC_DIR"] = str(empty_directory_of_counts())
+            # In the environment, because prometheus_client reads it on import.
+            environment["PROMETHEUS_MULTIPROC_DIR"] = str(empty_metrics_directory())
         os.chdir(settings.BASE_DIR)
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, "-m", "config.server", workers], environment)  # noqa: S606
 
 
 def collect_static_files() -> None:
-    """Collect what is not collected yet, while no other process that starts does the same.
+    """Collect static files if they have changed, under a lock that other starting processes respect.
 
-    Never without need: files that are written anew are missing for a moment, and a process of a
-    server that runs beside, or starts just then, stumbles over that.
+    Never without need: a file that is rewritten is missing for a moment, and other server processes need it.
     """
-    found = sorted(
+    files = sorted(
         (path, storage.get_modified_time(path).timestamp())
         for finder in get_finders()
         for path, storage in finder.list(None)
     )
-    digest = hashlib.sha256(repr(found).encode()).hexdigest()
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()
     settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
     with (settings.STATIC_ROOT / ".collected").open("a+") as stamp:
         fcntl.flock(stamp, fcntl.LOCK_EX)
@@ -72,17 +68,17 @@ def collect_static_files() -> None:
         stamp.write(digest)
 
 
-def empty_directory_of_counts() -> Path:
-    """Make the directory in which workers share their counts, without those of an earlier start."""
+def empty_metrics_directory() -> Path:
+    """Create the directory in which workers share metrics, and delete those of an earlier start."""
     directory = Path(settings.METRICS_DIR)
     directory.mkdir(parents=True, exist_ok=True)
-    for left_behind in directory.glob("*.db"):
-        left_behind.unlink()
+    for path in directory.glob("*.db"):
+        path.unlink()
     return directory
 
 
 def refuse_taken_port(name: str, host: str, port: int) -> None:
-    """:raises CommandError: when something listens there already."""
+    """:raises CommandError: if something already listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
