@@ -1,15 +1,15 @@
-# Family Plans. Everything runs through .venv, which the first command makes; `make help` lists all.
+# Family Plans. Everything runs in .venv, which the first command creates; `make help` lists the commands.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Named by the process id of this make, so that two of them do not stop each other.
+# Contains make's process id, so that two of them do not stop each other.
 RUNNING := $(VENV)/running.$(shell echo $$PPID)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench schema messages serve lock FORCE
 
-# DEBUG is off unless somebody says so: these are for development, and say so.
+# DEBUG is off by default; these commands are for development.
 run $(RUNNING) test lint bench schema messages: export DEBUG = true
 
 help:  ## list the commands
@@ -17,15 +17,14 @@ help:  ## list the commands
 
 run: $(RUNNING)  ## start everything for development, with demo data: http://127.0.0.1:8000/
 
-# make deletes the file it was making when it is interrupted, also when only make gets the
-# signal: that is how the server learns of it.
+# An interrupted make deletes its target, even if only make gets the signal: this is how the server notices.
 $(RUNNING): $(VENV)/installed-base FORCE
 	@exec $(BIN)/python manage.py demo_server --while-exists $@
 
 test: $(VENV)/installed-dev  ## run all tests
 	@$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
-lint: $(VENV)/installed-dev  ## check style, types, who imports whom and what is required
+lint: $(VENV)/installed-dev  ## check style, types, imports and requirements
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict config graphql_api plans zammad tests .ci/*.py
@@ -34,14 +33,14 @@ lint: $(VENV)/installed-dev  ## check style, types, who imports whom and what is
 	$(BIN)/deptry . --exclude '\.venv|tests/benchmarks/rivals' --requirements-files requirements/dev.in --ignore DEP002
 	$(BIN)/bandit -q -ll -ii -r config graphql_api plans zammad
 
-bench: $(VENV)/installed-dev  ## measure the service beside others (needs PostgreSQL and wrk): BENCH_ARGS="--help"
+bench: $(VENV)/installed-dev  ## compare the service's speed with others (needs PostgreSQL and wrk): BENCH_ARGS="--help"
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql, and the codes in docs/api.md
+schema: $(VENV)/installed-base  ## write graphql_api/schema.graphql and the codes in docs/api.md
 	$(BIN)/python manage.py export_schema graphql_api.schema:schema --path graphql_api/schema.graphql
 	$(BIN)/python manage.py shell --no-imports <.ci/write_codes.py
 
-messages: $(VENV)/installed-base  ## gather what people read into the catalogues, and compile them; needs gettext
+messages: $(VENV)/installed-base  ## update and compile the translation catalogues; needs gettext
 	$(BIN)/python manage.py makemessages --locale de --no-location --no-obsolete --ignore=tests
 	$(BIN)/python manage.py compilemessages --ignore=$(VENV)
 
@@ -49,12 +48,12 @@ serve: export DEBUG = false
 serve: $(VENV)/installed-base  ## start the production server, configured by the environment
 	@exec $(BIN)/python manage.py serve
 
-lock: $(VENV)/installed-dev  ## lock the newest versions that requirements/*.in allow
+lock: $(VENV)/installed-dev  ## pin the newest versions that requirements/*.in allow
 	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.11 -o requirements/base.txt requirements/base.in
 	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.11 -o requirements/dev.txt -c requirements/base.txt requirements/dev.in
 	$(BIN)/uv pip compile --universal --generate-hashes --upgrade --python-version 3.12 --no-python-downloads -o requirements/newest-django.txt requirements/newest-django.in
 
-# It replaces a part of dev.txt.
+# It replaces some packages of dev.txt.
 $(VENV)/installed-newest-django: $(VENV)/installed-dev
 
 $(VENV)/installed-%: requirements/%.txt requirements/install.py

@@ -11,7 +11,7 @@ from django.core.management import execute_from_command_line
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
-        _ = settings.INSTALLED_APPS  # refused settings are told before anything fails for want of them
+        _ = settings.INSTALLED_APPS  # report invalid settings before anything else can fail
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
-        sys.exit(f"This cannot start. {error}")  # sentences for whoever operates it, without a traceback
+        sys.exit(f"Family Plans cannot start. {error}")  # without a traceback
