@@ -76,7 +76,7 @@ class AnswersMiddleware(MiddlewareMixin):
     def process_view(
         self, request: HttpRequest, _view: object, _arguments: object, _named: object
     ) -> HttpResponse | None:
-        if is_query_of_admin(request) and len(request.META["QUERY_STRING"]) > MAX_QUERY:
+        if is_admin_query(request) and len(request.META["QUERY_STRING"]) > MAX_QUERY:
             return render(request, "400.html", status=HTTPStatus.BAD_REQUEST)
         if not is_api(request) or request.method in {"GET", "HEAD", "OPTIONS"}:
             return None
@@ -94,7 +94,7 @@ class AnswersMiddleware(MiddlewareMixin):
             return try_again(request, "mail_unavailable", text, seconds=RETRY_MAIL)
         if isinstance(exception, PasswordsBusy):
             return try_again(request, "passwords_busy", _(PASSWORDS_BUSY.message), seconds=RETRY_WHEN_BUSY)
-        if is_query_of_admin(request) and isinstance(
+        if is_admin_query(request) and isinstance(
             exception, (ValueError, OverflowError, ValidationError, DataError, ProgrammingError)
         ):
             logger.warning("An invalid query in admin: %s", type(exception).__name__)
@@ -139,7 +139,7 @@ def is_api(request: HttpRequest) -> bool:
     return f"{request.path_info}/".startswith(API)
 
 
-def is_query_of_admin(request: HttpRequest) -> bool:
+def is_admin_query(request: HttpRequest) -> bool:
     """Return whether this is an admin page with a query string, which people can edit."""
     match = request.resolver_match
     return match is not None and match.namespace == "admin" and bool(request.GET)

@@ -23,7 +23,7 @@ from zammad.models import WebhookDelivery
 logger = logging.getLogger(__name__)
 
 
-class OfThisMoment(Collector):
+class CurrentFigures(Collector):
     """Figures that are measured on request: those from the database are the same on every machine."""
 
     def collect(self) -> Iterator[Metric]:
@@ -76,5 +76,5 @@ def metrics(request: HttpRequest) -> HttpResponse:
         refusal = HttpResponse("token missing or wrong\n", content_type="text/plain", status=401)
         refusal["WWW-Authenticate"] = "Bearer"
         return refusal
-    text = generate_latest(counts()) + generate_latest(OfThisMoment())
+    text = generate_latest(counts()) + generate_latest(CurrentFigures())
     return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)

@@ -97,7 +97,7 @@ def remember_use(request: HttpRequest, user: User, authenticator: Authenticator,
         record_authentication(request, user, "mfa", id=authenticator.pk, type=authenticator.type)
 
 
-def encrypt_anew() -> int:
+def reencrypt_secrets() -> int:
     """Re-encrypt every secret with the current SECRET_KEY, and return the number of authenticators.
 
     :raises InvalidToken: if one cannot be decrypted; those before it are done.

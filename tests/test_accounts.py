@@ -508,7 +508,8 @@ def test_a_bad_admin_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"), [((PASSWORD, PASSWORD), ""), ((PASSWORD, "mistyped"), "The passwords do not match.")]
+    ("typed", "message"),
+    [((PASSWORD, PASSWORD), ""), ((PASSWORD, "mistyped"), "The passwords do not match.")],
 )
 def test_the_command_asks_for_the_password_twice(
     monkeypatch: pytest.MonkeyPatch, typed: tuple[str, str], message: str

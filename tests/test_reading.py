@@ -58,7 +58,7 @@ def test_many_small_parts_are_not_remembered_one_by_one() -> None:
     for number in range(10_000):
         pace.deadline(number / 1000, number)
 
-    assert len(pace.came) < 110
+    assert len(pace.sizes) < 110
 
 
 # --- Lengths ---------------------------------------------------------------------------------------

@@ -91,8 +91,8 @@ def test_a_page_that_fails_is_told_without_who_asked_or_what(
     assert event["logentry"] == {"message": "%s: %s"}
 
     # and nothing else: neither variables, request, person, nor machine
-    assert set(event) <= {*sentry.KEPT, "logentry", "exception", "tags"}
-    assert all(set(frame) == set(sentry.FRAME) for frame in error["stacktrace"]["frames"])
+    assert set(event) <= {*sentry.EVENT_FIELDS, "logentry", "exception", "tags"}
+    assert all(set(frame) == set(sentry.FRAME_FIELDS) for frame in error["stacktrace"]["frames"])
     code = {frame.pop("context_line") for frame in error["stacktrace"]["frames"]}
     assert "        raise DatabaseError(QUOTED.format(token=token, length=len(password)))" in code
     told = json.dumps(event)

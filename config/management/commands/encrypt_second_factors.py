@@ -5,7 +5,7 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 from django.core.management.base import BaseCommand, CommandError
 
-from config.second_factor import encrypt_anew
+from config.second_factor import reencrypt_secrets
 
 
 class Command(BaseCommand):
@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         try:
-            done = encrypt_anew()
+            done = reencrypt_secrets()
         except InvalidToken:
             raise CommandError(
                 "A second factor was encrypted with a key that is neither in SECRET_KEY nor in "
