@@ -52,8 +52,8 @@ class Statement(Generic[Values, Row]):
             named = {name: Placeholder(name, value) for name, value in values.items() if name not in fixed}
             rows: Callable[..., QuerySet[Any]] = self.rows
             query = rows(**fixed, **named).values_list(*self.columns).query
-            text, parameters = query.sql_with_params()
-            self.texts[key] = text.replace(IN_LIST, ANY_OF_LIST), parameters
+            text, mixed = query.sql_with_params()
+            self.texts[key] = text.replace(IN_LIST, ANY_OF_LIST), mixed
         sql, parameters = self.texts[key]
         given: list[Any] = [
             values[each.name] if isinstance(each, Placeholder) else each for each in parameters
