@@ -124,7 +124,7 @@ def test_a_zammad_user_tells_the_person_the_plan_and_where_it_is_in_zammad(
     text = text_of(page)
     assert "Person: Bob Baker (bob@example.com) Plan: The Archers (Member)" in text
     assert "Zammad ID: 57 ( in Zammad )" in text
-    assert "two addresses are equal, not that the author of a ticket is this person" in text
+    assert "two addresses are equal, not that this person wrote a ticket" in text
     links = links_of(page)
     assert links["The Archers"] == url(FamilyPlan, "change", plan.pk)
     assert links["in Zammad"] == "https://zammad.example.com/#user/profile/57"
