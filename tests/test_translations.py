@@ -92,7 +92,7 @@ def test_a_refusal_is_told_in_the_language_that_is_asked_for_and_its_code_stays(
         (
             "See https://example.com",
             (
-                "Der Name eines Plans enthält keinen Link. "
+                "Der Name eines Plans darf keinen Link enthalten. "
                 "Setzen Sie hinter jeden Punkt, Doppelpunkt und jedes @ ein Leerzeichen."
             ),
         ),  # our own rule
@@ -201,7 +201,7 @@ def test_the_page_says_in_german_why_an_invite_cannot_be_accepted(plan: FamilyPl
 
     assert page.status_code == 409
     assert "Diese Person ist bereits in einem Plan." in page.content.decode()
-    assert "Eine Person kann nur in einem Plan sein" in page.content.decode()
+    assert "Sie können nur in einem Plan sein" in page.content.decode()
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_the_index_and_the_settings_of_admin_read_german(superuser: User) -> Non
     ):
         assert words in text_of(page)
     assert "<title>Planeinstellungen | Familienpläne" in page.content.decode()
-    assert "Hier wurde noch nichts geändert." in text_of(history)
+    assert "Bisher wurde nichts geändert." in text_of(history)
 
 
 def test_what_staff_did_is_told_to_each_reader_in_their_own_language(
