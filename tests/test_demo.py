@@ -111,7 +111,7 @@ def test_a_database_of_other_people_gets_no_accounts_with_a_public_password() ->
 
 @pytest.mark.django_db
 def test_demo_data_is_refused_with_debug_off() -> None:
-    with pytest.raises(CommandError, match="made with DEBUG on only"):
+    with pytest.raises(CommandError, match="created only with DEBUG on"):
         call_command("demo_data")
 
     assert not User.objects.exists()
