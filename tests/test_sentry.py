@@ -163,5 +163,5 @@ def test_a_dsn_that_is_none_or_in_clear_is_refused(dsn: str) -> None:
     result = start("check", **{**PRODUCTION, "SENTRY_DSN": dsn})
 
     assert result.returncode == 1
-    assert "Set SENTRY_DSN to the https:// address" in result.stderr
+    assert "Set SENTRY_DSN to the https:// URL" in result.stderr
     assert dsn not in result.stderr
