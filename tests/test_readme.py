@@ -191,7 +191,7 @@ def test_a_page_documents_each_setting_of_admin() -> None:
 
 def test_the_example_environment_documents_each_variable_that_the_settings_read() -> None:
     text = (BASE_DIR / "config/settings.py").read_text()
-    read = set(re.findall(r'(?:env\.\w+|secrets_in)\(\s*"([A-Z_]+)"', text))
+    read = set(re.findall(r'(?:env\.\w+|secret_list)\(\s*"([A-Z_]+)"', text))
     documented = set(re.findall(r"^# ([A-Z_]+)=", (BASE_DIR / ".env.example").read_text(), re.MULTILINE))
 
     assert read <= documented
