@@ -15,7 +15,7 @@ from constance.utils import get_values_for_keys
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
-from django.db.models import Subquery, TextField
+from django.db.models import Func, Subquery, TextField
 from django.db.models.functions import Cast, JSONObject
 from django.utils.translation import gettext_lazy as _
 
@@ -51,13 +51,24 @@ def clamp(name: str, value: Any) -> int:
     return clamped
 
 
+class SettingsObject(JSONObject):
+    """A JSON object, without asking SQLite first whether it has any.
+
+    Django asks in a transaction of its own: while another process writes, that fails, and the
+    answer is kept. https://github.com/django/django/blob/stable/5.2.x/django/db/backends/sqlite3/features.py
+    """
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return Func.as_sql(self, compiler, connection, **context)
+
+
 def settings_as_stored() -> Cast:
     """Return a column with all settings, which saves a query of their own."""
     stored = {
         key: Subquery(Constance.objects.filter(key=f"{DATABASE_PREFIX}{key}").values("value"))
         for key in CONFIG
     }
-    return Cast(JSONObject(**stored), TextField())
+    return Cast(SettingsObject(**stored), TextField())
 
 
 class Limited(Protocol):
