@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from time_machine import TimeMachineFixture
 
+from plans import queries
 from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent
 from plans.services import close_plan, create_invite, create_plan, detach_member, transfer_ownership
 from tests.factories import InviteFactory, OwnerFactory
@@ -162,14 +163,14 @@ def test_a_plan_is_closed_once(empty_plan: FamilyPlan, alice: User, support: Use
 def test_a_plan_that_closed_while_its_owner_waited_for_the_lock_is_gone(
     empty_plan: FamilyPlan, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    select_for_update = FamilyPlan.objects.select_for_update
+    lock = queries.lock_plan.first
 
-    def closed_meanwhile() -> object:
+    def closed_concurrently(*, plan_id: int) -> queries.LockedPlan | None:
         Membership.objects.all().delete()
         FamilyPlan.objects.update(closed_at=NOON)
-        return select_for_update()
+        return lock(plan_id=plan_id)
 
-    monkeypatch.setattr(FamilyPlan.objects, "select_for_update", closed_meanwhile)
+    monkeypatch.setattr(queries.lock_plan, "first", closed_concurrently)
 
     # the change is rolled back with the refusal, because it is in the same transaction
     with refused("PLAN_NOT_FOUND"):
