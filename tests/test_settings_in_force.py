@@ -9,6 +9,7 @@ from constance.models import Constance
 from django.core.exceptions import ValidationError
 from django.http import HttpResponseRedirect
 
+from plans.apps import check_constance_backend
 from plans.settings import PageField, PlanSettings
 
 pytestmark = pytest.mark.django_db
@@ -164,3 +165,21 @@ def test_a_path_of_ours_or_a_page_on_the_web_is_in_force(page: str) -> None:
     constance.config.INVITE_ACCEPTED_URL = page
     assert PlanSettings.current().invite_accepted_url == page
     HttpResponseRedirect(page)  # Django would not refuse it
+
+
+# --- Where settings are stored --------------------------------------------------------------------
+
+
+def test_settings_in_the_database_pass_the_check() -> None:
+    assert check_constance_backend() == []
+
+
+def test_settings_elsewhere_fail_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("constance.settings.BACKEND", "constance.backends.memory.MemoryBackend")
+
+    [error] = check_constance_backend()
+
+    assert (error.id, error.hint) == (
+        "plans.E001",
+        'Set CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend".',
+    )

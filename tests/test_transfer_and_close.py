@@ -177,6 +177,21 @@ def test_a_plan_that_closed_while_its_owner_waited_for_the_lock_is_gone(
         close_plan(actor=alice, plan_id=empty_plan.pk)
 
 
+def test_a_plan_that_was_deleted_while_its_owner_waited_for_the_lock_is_gone(
+    empty_plan: FamilyPlan, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = queries.lock_plan.first
+
+    def deleted_concurrently(*, plan_id: int) -> queries.LockedPlan | None:
+        FamilyPlan.objects.filter(pk=plan_id).delete()
+        return lock(plan_id=plan_id)
+
+    monkeypatch.setattr(queries.lock_plan, "first", deleted_concurrently)
+
+    with refused("PLAN_NOT_FOUND"):
+        close_plan(actor=alice, plan_id=empty_plan.pk)
+
+
 def test_only_who_runs_a_plan_closes_it(plan: FamilyPlan, bob: User, carol: User) -> None:
     with refused("NOT_AUTHENTICATED"):
         close_plan(actor=AnonymousUser(), plan_id=plan.pk)
