@@ -134,7 +134,7 @@ def forget(database_url: str) -> None:
         with connection.transaction():
             # A server may still handle requests that nobody waits for any more.
             connection.execute("LOCK TABLE zammad_zammaduser, zammad_webhookdelivery IN EXCLUSIVE MODE")
-            connection.execute("TRUNCATE zammad_webhookdelivery")
+            connection.execute("TRUNCATE zammad_webhookdelivery, zammad_linkchange")
             connection.execute("DELETE FROM zammad_zammaduser WHERE zammad_id >= %s", [FIRST_NEW])
             connection.execute("UPDATE zammad_zammaduser SET updated_at = now() - interval '100 days'")
         connection.execute("VACUUM (ANALYZE) zammad_zammaduser")
