@@ -92,12 +92,16 @@ def count_of(rows: models.QuerySet[Any], *, by: str = "family_plan") -> Coalesce
     return Coalesce(Subquery(counted), Value(0))
 
 
+def open_invites(*, now: datetime.datetime, besides: int | None = None) -> FamilyPlanInviteQuerySet:
+    """Select the open invites of each plan in the outer query, optionally without one invite."""
+    invites = FamilyPlanInvite.objects.open(now=now).filter(family_plan=OuterRef("pk"))
+    return invites if besides is None else invites.exclude(pk=besides)
+
+
 def seats_taken(*, now: datetime.datetime, besides: int | None = None) -> CombinedExpression:
     """Count the members and open invites of each plan, optionally without one invite."""
-    invites = FamilyPlanInvite.objects.open(now=now).filter(family_plan=OuterRef("pk"))
-    if besides is not None:
-        invites = invites.exclude(pk=besides)
-    return count_of(Membership.objects.filter(family_plan=OuterRef("pk"))) + count_of(invites)
+    members = Membership.objects.filter(family_plan=OuterRef("pk"))
+    return count_of(members) + count_of(open_invites(now=now, besides=besides))
 
 
 class FamilyPlanQuerySet(models.QuerySet["FamilyPlan"]):

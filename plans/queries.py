@@ -11,7 +11,15 @@ from django.contrib.auth import get_user_model
 from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet, Subquery, Value, Window
 from django.db.models.functions import RowNumber
 
-from plans.models import FamilyPlan, FamilyPlanInvite, Membership, PlanEvent, count_of, seats_taken
+from plans.models import (
+    FamilyPlan,
+    FamilyPlanInvite,
+    Membership,
+    PlanEvent,
+    count_of,
+    open_invites,
+    seats_taken,
+)
 from plans.settings import settings_as_stored
 from zammad.statements import statement
 
@@ -228,9 +236,7 @@ def plan_and_room(
         user__emailaddress__email__in=spellings,
         user__emailaddress__verified=True,
     )
-    others = FamilyPlanInvite.objects.open(now=now).filter(family_plan=OuterRef("pk"), email=address)
-    if invite_id is not None:
-        others = others.exclude(pk=invite_id)
+    others = open_invites(now=now, besides=invite_id).filter(email=address)
     return _plan_and_role(plan_id, user_id).annotate(
         seats_taken=seats_taken(now=now, besides=invite_id),
         issued=count_of(issued.filter(family_plan=OuterRef("pk"))),
