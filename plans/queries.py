@@ -38,13 +38,12 @@ class Plan(NamedTuple):
 
 
 class Account(NamedTuple):
-    """A user without the password."""
+    """A user's name and address."""
 
     pk: int
     first_name: str
     last_name: str
     email: str
-    is_active: bool
 
 
 class Person(NamedTuple):
@@ -182,16 +181,14 @@ def people(*, user_ids: list[int]) -> QuerySet[Any]:
 
 
 class PlanRole(NamedTuple):
-    """A plan, and a user's role in it."""
+    """A user's role in a plan that exists."""
 
-    pk: int
     role: str | None
 
 
 class PlanRoom(NamedTuple):
     """A plan, and whether it can issue an invite. The invite itself does not count as a seat taken."""
 
-    pk: int
     role: str | None
     user_limit: int | None
     closed_at: datetime.datetime | None
