@@ -59,12 +59,12 @@ class Viewer:
 
     # --- One object: rights are fetched only where the seat does not settle it --------------------
 
-    def role_in(self, plan_id: int) -> str | None:
-        seat = self.membership
+    def role_in(self, plan_id: int | None) -> str | None:
+        seat = None if plan_id is None else self.membership
         return seat.role if seat and seat.family_plan_id == plan_id else None
 
     def owns(self, plan_id: int | None) -> bool:
-        return plan_id is not None and self.role_in(plan_id) == Membership.Role.OWNER
+        return self.role_in(plan_id) == Membership.Role.OWNER
 
     def sees_history_of(self, plan_id: int) -> bool:
         """Return whether the viewer sees a plan's invites and events: its owner and staff do."""
@@ -72,9 +72,8 @@ class Viewer:
 
     def sees_person(self, person: queries.Person) -> bool:
         """Return whether the viewer sees a person: themselves, members of their plan, or for staff anyone."""
-        plan_id = person.family_plan_id
-        is_fellow = plan_id is not None and self.role_in(plan_id) is not None
-        return person.pk == self.user_id or is_fellow or self.reads_all_plans
+        is_own = person.pk == self.user_id
+        return is_own or self.role_in(person.family_plan_id) is not None or self.reads_all_plans
 
     def sees_address_of(self, person: queries.Person) -> bool:
         """Return whether the viewer sees an address: its holder, the owner of their plan and staff do."""
