@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, TypeVar
 
 import strawberry
 from django.http import HttpRequest, HttpResponse
@@ -56,6 +56,9 @@ class Context:
 Info: TypeAlias = StrawberryInfo[Context, None]
 
 
+Method = TypeVar("Method", bound=Callable[[Any], Any])
+
+
 class Attribute(StrawberryField):
     """A field that needs nothing but its object, and so skips Strawberry's handling of arguments.
 
@@ -70,9 +73,9 @@ class Attribute(StrawberryField):
         return self.base_resolver.wrapped_func(source)  # type: ignore[union-attr, operator]
 
 
-def attribute(description: str) -> Callable[[Callable[[Any], Any]], Any]:
-    """Declare a method without arguments as a field."""
-    return Attribute(description=description)
+def attribute(description: str) -> Callable[[Method], Method]:
+    """Declare a method without arguments as a field; on an object it remains that method."""
+    return Attribute(description=description)  # type: ignore[return-value]
 
 
 @strawberry.interface(description="An object with a node ID, by which `node` finds it.")
@@ -298,7 +301,7 @@ class FamilyPlan(Node):
     def seats_available(self) -> int:
         if self.row.closed_at:
             return 0
-        return max(0, int(self.user_limit() - self.seats_taken()))
+        return max(0, self.user_limit() - self.seats_taken())
 
     @attribute("The member who shares the plan, its main subscriber; null once it is closed.")
     def owner(self) -> User | None:
