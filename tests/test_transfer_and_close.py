@@ -1,5 +1,6 @@
 """How a plan gets another owner, and how it ends."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -160,34 +161,27 @@ def test_a_plan_is_closed_once(empty_plan: FamilyPlan, alice: User, support: Use
         close_plan(actor=alice, plan_id=empty_plan.pk)
 
 
-def test_a_plan_that_closed_while_its_owner_waited_for_the_lock_is_gone(
-    empty_plan: FamilyPlan, alice: User, monkeypatch: pytest.MonkeyPatch
+def close_concurrently(plan: FamilyPlan) -> None:
+    Membership.objects.all().delete()
+    FamilyPlan.objects.update(closed_at=NOON)
+
+
+@pytest.mark.parametrize("change", [close_concurrently, FamilyPlan.delete])
+def test_a_plan_that_closed_or_was_deleted_while_its_owner_waited_for_the_lock_is_gone(
+    change: Callable[[FamilyPlan], object],
+    empty_plan: FamilyPlan,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lock = queries.lock_plan.first
 
-    def closed_concurrently(*, plan_id: int) -> queries.LockedPlan | None:
-        Membership.objects.all().delete()
-        FamilyPlan.objects.update(closed_at=NOON)
+    def changed_concurrently(*, plan_id: int) -> queries.LockedPlan | None:
+        change(FamilyPlan.objects.get(pk=plan_id))
         return lock(plan_id=plan_id)
 
-    monkeypatch.setattr(queries.lock_plan, "first", closed_concurrently)
+    monkeypatch.setattr(queries.lock_plan, "first", changed_concurrently)
 
     # the change is rolled back with the refusal, because it is in the same transaction
-    with refused("PLAN_NOT_FOUND"):
-        close_plan(actor=alice, plan_id=empty_plan.pk)
-
-
-def test_a_plan_that_was_deleted_while_its_owner_waited_for_the_lock_is_gone(
-    empty_plan: FamilyPlan, alice: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = queries.lock_plan.first
-
-    def deleted_concurrently(*, plan_id: int) -> queries.LockedPlan | None:
-        FamilyPlan.objects.filter(pk=plan_id).delete()
-        return lock(plan_id=plan_id)
-
-    monkeypatch.setattr(queries.lock_plan, "first", deleted_concurrently)
-
     with refused("PLAN_NOT_FOUND"):
         close_plan(actor=alice, plan_id=empty_plan.pk)
 
