@@ -1,5 +1,7 @@
 """Valid e-mail addresses, and the several ways to spell one."""
 
+from collections.abc import Iterable
+
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
@@ -35,6 +37,11 @@ def spellings(address: str) -> set[str]:
     except (EmailNotValidError, UnicodeError):
         return {address}
     return {address, parts.normalized.lower(), f"{parts.local_part}@{parts.ascii_domain}".lower()}
+
+
+def all_spellings(addresses: Iterable[str]) -> set[str]:
+    """Return the spellings of all addresses, without those that are empty."""
+    return set[str]().union(*map(spellings, addresses)) - {""}
 
 
 def ascii_form(address: str) -> str:

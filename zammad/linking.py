@@ -17,7 +17,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from zammad.addresses import ascii_form, spellings
+from zammad.addresses import all_spellings, ascii_form
 from zammad.models import LinkChange, LinkReason, WebhookDelivery, ZammadUser
 from zammad.transactions import transaction_required
 
@@ -131,21 +131,21 @@ class Neighbourhood:
         """Read the neighbourhood of Zammad users and people (primary keys) and addresses."""
         neighbours = list(ZammadUser.objects.filter(pk__in=zammad_users)) if zammad_users else []
         people = {*people, *_linked(neighbours)}
-        spelt = _spell([*addresses, *(each.email for each in neighbours)])
+        spelt = all_spellings([*addresses, *(each.email for each in neighbours)])
         claims: list[Claim] = []
         while people or spelt:
             claims = _claims(people=people, spelt=spelt)
             people |= {claim.user_id for claim in claims}
             verified = {claim.email for claim in claims}
             # Only one person can verify a spelling, but others can verify other spellings.
-            unread = _spell(verified) - verified - spelt
+            unread = all_spellings(verified) - verified - spelt
             spelt |= verified | unread
             if not people:
                 break
             near = Q(pk__in=zammad_users) | Q(email__in=spelt) | Q(user__in=people)
             neighbours = list(ZammadUser.objects.filter(near).order_by("zammad_id"))
             others = _linked(neighbours) - people
-            unread |= _spell(each.email for each in neighbours) - spelt
+            unread |= all_spellings(each.email for each in neighbours) - spelt
             if not unread and not others:
                 break
             people |= others
@@ -205,7 +205,7 @@ def settle_links(
 
 def settle_person(*, user_id: int, addresses: Collection[str], now: datetime) -> None:
     """Settle the link of a person if a Zammad user with one of their addresses is not linked to them."""
-    others = ZammadUser.objects.filter(email__in=_spell(addresses)).exclude(user=user_id)
+    others = ZammadUser.objects.filter(email__in=all_spellings(addresses)).exclude(user=user_id)
     if others.exists():
         settle_links(people=[user_id], addresses=addresses, now=now)
 
@@ -357,10 +357,6 @@ def _lock(addresses: Iterable[str]) -> None:
 
 def _linked(zammad_users: Iterable[ZammadUser]) -> set[int]:
     return {each.user_id for each in zammad_users if each.user_id is not None}
-
-
-def _spell(addresses: Iterable[str]) -> set[str]:
-    return set[str]().union(*map(spellings, addresses)) - {""}
 
 
 # --- By hand ---------------------------------------------------------------------------------

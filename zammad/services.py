@@ -12,7 +12,7 @@ from django.db import reset_queries, transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext_noop
 
-from zammad.addresses import spellings
+from zammad.addresses import all_spellings, spellings
 from zammad.client import (
     FOUND_PER_PAGE,
     PASSING_STATUSES,
@@ -282,7 +282,7 @@ def _store(users: Sequence[UserData], *, now: datetime) -> Mapping[int, Stored]:
     """Store a page of users, settle their links, and return the results by Zammad id."""
     with transaction.atomic(durable=True):
         results = store_users(users, now=now)
-    spelt = set[str]().union(*(spellings(row.email) for row, _before, _stored in results)) - {""}
+    spelt = all_spellings(row.email for row, _before, _stored in results)
     verified = set(
         EmailAddress.objects.filter(verified=True, email__in=spelt).values_list("email", flat=True)
     )
